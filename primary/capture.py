@@ -1,0 +1,223 @@
+"""Capture: every committed change of a synced table leaves its mark, whoever makes it.
+
+`tidepool.head` has one row per user: the version that the user's rows are at. `tidepool.change` has one row per
+row that was ever touched: at which version it was touched last. Statement-level triggers, generated here from the
+declaration, keep both in the transaction of the change itself:
+
+1. each owner that the statement touched gets the next version, in the order of the owners' ids. The owner's
+   head row is then locked until the transaction ends, so that versions are in commit order, without gaps. (A number
+   or a time that is taken without such a lock becomes visible out of order, and a reader's cursor passes it by.)
+2. each row that it touched is marked with that version; a key that is no more is marked deleted.
+
+The marks say which rows to look at; whether a row lives is read from its table. So one mark per row is enough,
+and the log grows with the rows, never with the edits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from primary.declaration import Catalog, SyncedTable
+
+SCHEMA = "tidepool"
+
+
+class Xid8(sa.types.UserDefinedType[int]):
+    """Postgres's 64-bit transaction id, which never wraps around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Give the type's name in DDL."""
+        return "xid8"
+
+
+def engine_tables(metadata: sa.MetaData) -> None:
+    """Declare the engine's own tables in ``metadata`` (they live in the schema `tidepool`)."""
+    sa.Table(
+        "head",
+        metadata,
+        sa.Column("user_id", sa.Text(collation="C"), primary_key=True),
+        sa.Column("version", sa.BigInteger, nullable=False, comment="the last version of the user's rows"),
+        sa.Column("xid", Xid8, nullable=False, comment="the transaction that made it"),
+        sa.Column(
+            "floor",
+            sa.BigInteger,
+            nullable=False,
+            server_default="0",
+            comment="older marks may be compacted away",
+        ),
+        sa.Index("head_xid", "xid"),  # lets the tail find who moved without reading every head
+        schema=SCHEMA,
+    )
+    sa.Table(
+        "change",
+        metadata,
+        sa.Column("user_id", sa.Text(collation="C"), primary_key=True),
+        sa.Column("table_name", sa.Text(collation="C"), primary_key=True),
+        sa.Column("row_key", pg.ARRAY(sa.Text(collation="C")), primary_key=True),
+        sa.Column("version", sa.BigInteger, nullable=False, comment="when the row was touched last"),
+        sa.Column("deleted", sa.Boolean, nullable=False, comment="a hint for compaction, never read as the truth"),
+        sa.Index("change_user_version", "user_id", "version"),  # lets a pull read only what is new
+        schema=SCHEMA,
+    )
+    sa.Table(
+        "captured",
+        metadata,
+        sa.Column("table_name", sa.Text, primary_key=True, comment="the synced table, with its schema"),
+        sa.Column("digest", sa.Text, nullable=False, comment="of the triggers as they were installed"),
+        schema=SCHEMA,
+    )
+
+
+def quoted(name: str) -> str:
+    """Quote an SQL name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def table_sql(table: SyncedTable) -> str:
+    """Give the table's name as SQL, with its schema."""
+    return f"{quoted(table.table.schema or 'public')}.{quoted(table.name)}"
+
+
+def key_sql(table: SyncedTable, alias: str) -> str:
+    """Give the SQL of a row's key as ``text[]`` of canonical texts."""
+    # One collation for all parts, whatever the columns have: keys are compared as bytes.
+    parts = (
+        f'({table.column(name).mapping.key.replace("{}", f"{alias}.{quoted(name)}")}) COLLATE "C"'
+        for name in table.key
+    )
+    return f"ARRAY[{', '.join(parts)}]::text[]"
+
+
+def capture_sql(table: SyncedTable) -> list[str]:
+    """Generate the functions and triggers that capture a table, as statements that may be run again and again."""
+    owner = f'{quoted(table.owner)}::text COLLATE "C"'
+    touched = {
+        "insert": f"SELECT {owner} FROM new_rows",
+        "update": f"SELECT {owner} FROM old_rows UNION SELECT {owner} FROM new_rows",
+        "delete": f"SELECT {owner} FROM old_rows",
+    }
+    now = f"SELECT r.{owner} AS user_id, {key_sql(table, 'r')} AS row_key, false AS deleted FROM new_rows AS r"
+    before = f"SELECT r.{owner} AS user_id, {key_sql(table, 'r')} AS row_key, true AS deleted FROM old_rows AS r"
+    # One row can be here more than once: the actions of several foreign keys are one statement to a trigger.
+    # Grouped, never joined: a plan that was cached for one row must do for a hundred thousand.
+    marks = {
+        "insert": now,
+        "update": _once(f"{now} UNION ALL {before}"),
+        "delete": _once(before),
+    }
+    transitions = {
+        "insert": "NEW TABLE AS new_rows",
+        "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
+        "delete": "OLD TABLE AS old_rows",
+    }
+    statements = []
+    for event, rows in transitions.items():
+        function = f"{SCHEMA}.{quoted(f'capture_{table.name}_{event}')}"
+        body = _bump(touched[event]) + _mark(table, marks[event])
+        # SECURITY DEFINER: who may write the table need not be able to write the marks.
+        # No sequential scans: a session keeps the plan of its first statement, made when there was one head.
+        statements.append(
+            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+            f"SET search_path = pg_catalog, pg_temp SET enable_seqscan = off\n"
+            f"AS $capture$\nBEGIN{body}\n  RETURN NULL;\nEND $capture$"
+        )
+        statements.append(
+            f"CREATE OR REPLACE TRIGGER tidepool_{event} AFTER {event.upper()} ON {table_sql(table)}\n"
+            f"REFERENCING {rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+        )
+    statements.append(
+        f"CREATE OR REPLACE TRIGGER tidepool_truncate BEFORE TRUNCATE ON {table_sql(table)}\n"
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.refuse_truncate()"
+    )
+    # ALWAYS: what is written under session_replication_role = replica is captured too. (Not what a logical
+    # replication's worker applies: that fires no statement triggers, so a synced table cannot be a subscriber's.)
+    statements += [
+        f"ALTER TABLE {table_sql(table)} ENABLE ALWAYS TRIGGER tidepool_{event}" for event in (*transitions, "truncate")
+    ]
+    return statements
+
+
+_REFUSE_TRUNCATE = f"""
+CREATE OR REPLACE FUNCTION {SCHEMA}.refuse_truncate() RETURNS trigger LANGUAGE plpgsql AS $refuse$
+BEGIN
+  RAISE EXCEPTION '% is synced: TRUNCATE does not say whose rows it removes, so replicas would keep them', TG_TABLE_NAME
+    USING ERRCODE = 'feature_not_supported', HINT = 'Use DELETE FROM ' || TG_TABLE_NAME || ' instead.';
+END $refuse$"""
+
+
+def _bump(owners: str) -> str:
+    return f"""
+  INSERT INTO {SCHEMA}.head AS h (user_id, version, xid)
+  SELECT t.user_id, 1, pg_current_xact_id() FROM ({owners}) AS t (user_id)
+  GROUP BY t.user_id ORDER BY t.user_id  -- one order for all, so that writers do not deadlock
+  ON CONFLICT (user_id) DO UPDATE SET version = h.version + 1, xid = excluded.xid;"""
+
+
+def _once(rows: str) -> str:
+    return f"SELECT t.user_id, t.row_key, bool_and(t.deleted) AS deleted FROM ({rows}) AS t GROUP BY 1, 2"
+
+
+def _mark(table: SyncedTable, rows: str) -> str:
+    # The version is looked up row by row, never joined: a join's plan for many rows would read every head for one.
+    return f"""
+  INSERT INTO {SCHEMA}.change AS c (user_id, table_name, row_key, version, deleted)
+  SELECT r.user_id, '{table.name}', r.row_key,
+    (SELECT h.version FROM {SCHEMA}.head AS h WHERE h.user_id = r.user_id), r.deleted
+  FROM ({rows}) AS r
+  ON CONFLICT (user_id, table_name, row_key) DO UPDATE SET version = excluded.version, deleted = excluded.deleted;"""
+
+
+def _digest(table: SyncedTable) -> str:
+    text = "\n".join([_REFUSE_TRUNCATE, *capture_sql(table)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _run(conn: AsyncConnection, statement: str) -> None:
+    await conn.exec_driver_sql(statement.replace("%", "%%"))
+
+
+async def capture_pending(conn: AsyncConnection, catalog: Catalog) -> list[str]:
+    """Name the synced tables whose triggers are not installed as they are declared (schema.name)."""
+    found = await conn.execute(sa.text(f"SELECT table_name, digest FROM {SCHEMA}.captured"))
+    installed = {row.table_name: row.digest for row in found}
+    found = await conn.execute(
+        sa.text("SELECT tgrelid::regclass::oid, count(*) FROM pg_trigger WHERE tgname LIKE 'tidepool\\_%' GROUP BY 1")
+    )
+    triggers = {row[0]: row[1] for row in found}
+    pending = []
+    for table in catalog:
+        oid = await conn.scalar(sa.text("SELECT to_regclass(:name)::oid"), {"name": table_sql(table)})
+        if installed.get(table_sql(table)) != _digest(table) or triggers.get(oid) != 4:
+            pending.append(table_sql(table))
+    return pending
+
+
+async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
+    """Install the triggers of every synced table that has not got them as declared; give those tables' names.
+
+    Each table is locked against writes until the transaction ends, so that no change slips by between. Rows that
+    were there before are part of every snapshot; replicas that exist are rebuilt, for the declaration is new to them.
+    """
+    pending = set(await capture_pending(conn, catalog))
+    if pending:
+        await _run(conn, _REFUSE_TRUNCATE)
+    for table in catalog:
+        if table_sql(table) not in pending:
+            continue
+        await _run(conn, f"LOCK TABLE {table_sql(table)} IN SHARE ROW EXCLUSIVE MODE")
+        for statement in capture_sql(table):
+            await _run(conn, statement)
+        await conn.execute(
+            sa.text(
+                f"INSERT INTO {SCHEMA}.captured VALUES (:name, :digest) "
+                "ON CONFLICT (table_name) DO UPDATE SET digest = excluded.digest"
+            ),
+            {"name": table_sql(table), "digest": _digest(table)},
+        )
+    return sorted(pending)

@@ -1,0 +1,158 @@
+"""What is synced: a table joins by its declaration, and everything else follows from it.
+
+    note = sa.Table(
+        "note", metadata,
+        sa.Column("user_id", sa.Text, primary_key=True),
+        sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.func.gen_random_uuid()),
+        sa.Column("body", sa.Text, nullable=False),
+        info=synced(owner="user_id", indexes=[ReadIndex("by_body", ["body"])], full_text=["body"]),
+    )
+
+The primary key leads with the owner. What is left of it is the row's key within the user's replica.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from primary.errors import UnsupportedDeclaration
+from primary.types import Mapping, mapping_of
+
+_INFO = "tidepool.synced"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_RESERVED = re.compile(r"sqlite_|.*_fts(_[a-z]+)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndex:
+    """An index that every replica keeps on the table; the primary has no need of it.
+
+    ``columns`` may name any column but the owner. A ``rendered`` index also carries each row's JSON, so that a
+    page in the index's order is read without building it anew.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rendered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    owner: str
+    indexes: tuple[ReadIndex, ...]
+    full_text: tuple[str, ...]
+
+
+def synced(*, owner: str, indexes: Sequence[ReadIndex] = (), full_text: Sequence[str] = ()) -> dict[Any, Any]:
+    """Declare a table synced: give this as the ``info`` of a SQLAlchemy table.
+
+    ``owner`` names the column that holds the user's id (text, not null, first in the primary key).
+    ``indexes`` are kept on every replica; ``full_text`` names the text columns of its full-text index.
+    The declaration is checked by `Catalog.of`.
+    """
+    return {_INFO: _Info(owner, tuple(indexes), tuple(full_text))}
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedColumn:
+    """One column as a replica holds it."""
+
+    name: str
+    mapping: Mapping
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedTable:
+    """A checked declaration.
+
+    ``key`` is the primary key less the owner: empty for a table with at most one row per user.
+    ``columns`` are all columns but the owner, in declared order; rows of the feed have their values in that order.
+    """
+
+    table: sa.Table
+    name: str
+    owner: str
+    key: tuple[str, ...]
+    columns: tuple[SyncedColumn, ...]
+    indexes: tuple[ReadIndex, ...]
+    full_text: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: sa.Table) -> SyncedTable:
+        """Check a table's declaration. Raises `UnsupportedDeclaration`, saying what cannot be synced and why."""
+        info: _Info = table.info[_INFO]
+
+        def refuse(why: str) -> UnsupportedDeclaration:
+            return UnsupportedDeclaration(f"{table.name}: {why}")
+
+        if not _NAME.fullmatch(table.name) or _RESERVED.match(table.name):
+            raise refuse(
+                "a synced table's name is 1-48 of a-z, 0-9 and _, and does not begin with sqlite_ or end with _fts"
+            )
+        primary_key = [column.name for column in table.primary_key]
+        if not primary_key or primary_key[0] != info.owner:
+            raise refuse(f"its primary key must begin with the owner column {info.owner!r}")
+        owner = table.c[info.owner]
+        if not isinstance(owner.type, sa.String):
+            raise refuse(f"its owner column {info.owner!r} must be text")
+        key = tuple(primary_key[1:])
+        for name in key:
+            if not mapping_of(table.c[name]).key:
+                raise refuse(f"{name} cannot be part of the key: values of its type have no single text")
+        columns = tuple(
+            SyncedColumn(column.name, mapping_of(column), bool(column.nullable))
+            for column in table.columns
+            if column.name != info.owner
+        )
+        names = {column.name for column in columns}
+        if bad := sorted(name for name in names if not _NAME.fullmatch(name) or name == "rowid"):
+            raise refuse(f"columns cannot be named {', '.join(bad)}")
+        if len({index.name for index in info.indexes}) < len(info.indexes):
+            raise refuse("two of its read indexes have the same name")
+        named = [*info.full_text, *(name for index in info.indexes for name in index.columns)]
+        if unknown := sorted(set(named) - names):
+            raise refuse(f"its indexes name columns that it does not have: {', '.join(unknown)}")
+        if bad := sorted(n for n in info.full_text if not isinstance(table.c[n].type, sa.String)):
+            raise refuse(f"only text can be searched, which these are not: {', '.join(bad)}")
+        return cls(table, table.name, info.owner, key, columns, info.indexes, info.full_text)
+
+    def column(self, name: str) -> SyncedColumn:
+        """Give the column of that name. Raises KeyError when there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+class Catalog:
+    """Every synced table of one application, parents before children."""
+
+    def __init__(self, tables: Sequence[SyncedTable]) -> None:
+        self._tables = {table.name: table for table in tables}
+
+    @classmethod
+    def of(cls, metadata: sa.MetaData) -> Catalog:
+        """Gather the tables of ``metadata`` that are declared synced. Raises `UnsupportedDeclaration`."""
+        tables = [SyncedTable.of(table) for table in metadata.sorted_tables if _INFO in table.info]
+        names = [table.name for table in tables]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UnsupportedDeclaration(f"synced tables of two schemas share a name: {', '.join(twice)}")
+        return cls(tables)
+
+    def __iter__(self) -> Iterator[SyncedTable]:
+        return iter(self._tables.values())
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __getitem__(self, name: str) -> SyncedTable:
+        return self._tables[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tables

@@ -1,0 +1,65 @@
+"""What can go wrong at the primary.
+
+PrimaryError
+├── PrimaryUnavailable      Postgres cannot be reached; trying again can help
+├── MigrationsPending       the database is not the one that this program declares
+├── UnsupportedDeclaration  a table cannot be synced as it is declared
+├── InvalidCursor           a text is not a cursor
+├── EpochMismatch           two cursors do not belong to the same primary
+└── InvalidValue            Postgres refused a value; names the field
+"""
+
+from __future__ import annotations
+
+
+class PrimaryError(Exception):
+    """Something went wrong at the primary."""
+
+    hint: str = ""
+    retry: bool = False
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+        if hint is not None:
+            self.hint = hint
+
+
+class PrimaryUnavailable(PrimaryError):
+    """The primary database cannot be reached."""
+
+    hint = "Try again shortly; check that Postgres runs and that TIDEPOOL_DATABASE_URL points to it."
+    retry = True
+
+
+class MigrationsPending(PrimaryError):
+    """The database is not migrated to what this program declares."""
+
+    hint = "Run: tidepool migrate"
+
+
+class UnsupportedDeclaration(PrimaryError):
+    """A table cannot be synced as it is declared."""
+
+
+class InvalidCursor(PrimaryError, ValueError):
+    """The text is not a cursor."""
+
+    hint = "Hand back a `version` as an answer gave it, unchanged."
+
+
+class EpochMismatch(PrimaryError):
+    """The cursors belong to different primaries and cannot be ordered."""
+
+    hint = "Forget the old cursor and read again without it."
+
+
+class InvalidValue(PrimaryError, ValueError):
+    """Postgres refused a value.
+
+    ``field`` is the column's name, or empty where Postgres does not say which it was.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}" if field else reason)
+        self.field = field
+        self.reason = reason

@@ -1,0 +1,94 @@
+"""The feed: what changed for one user since a cursor. A promise, with no I/O in this file.
+
+    async with feed.pull(user, since) as pull:
+        pull.cursor      where the user stands in the snapshot that the pull reads
+        pull.kind        what the batches hold
+        async with aclosing(pull.batches()) as batches:
+            async for batch in batches: ...
+
+All batches of a pull come from **one** snapshot of the primary, and ``pull.cursor`` is the user's cursor in that
+same snapshot. A replica that was at ``since`` and applies all of them is, at ``pull.cursor``, the user's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from primary.cursor import Cursor
+
+Row = Sequence[Any]
+"""The values of a row's columns as a replica stores them, in the order of `SyncedTable.columns`."""
+
+Key = tuple[str, ...]
+"""A row's key within its table as canonical texts, in the order of `SyncedTable.key`."""
+
+
+class Kind(Enum):
+    """What a pull holds."""
+
+    UNCHANGED = "unchanged"
+    """Nothing: ``since`` is where the user stands."""
+
+    CHANGES = "changes"
+    """The rows that changed after ``since``: apply them over a replica that is at ``since``."""
+
+    SNAPSHOT = "snapshot"
+    """Every row: build a replica from nothing. `Pull.reason` says why ``since`` was of no use."""
+
+
+class Reason(Enum):
+    """Why a pull is a snapshot."""
+
+    NEW = "there was no replica"
+    EPOCH = "the primary is another one than the cursor's"
+    FLOOR = "the changes after the cursor have been compacted away"
+    AHEAD = "the cursor is ahead of the primary"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one row since the cursor: ``row`` is None when it is gone."""
+
+    key: Key
+    version: int
+    row: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of one table. A snapshot's batch has ``rows``, an incremental one has ``changes``."""
+
+    table: str
+    rows: Sequence[Row] = field(default=())
+    changes: Sequence[Change] = field(default=())
+
+
+class Pull(Protocol):
+    """One answer of a feed; its batches can be read once."""
+
+    cursor: Cursor
+    kind: Kind
+    reason: Reason | None
+
+    def batches(self) -> AsyncGenerator[Batch]:
+        """Stream the rows in batches of bounded size, a table's batches together, parents before children.
+
+        Who stops early closes it (`contextlib.aclosing`).
+        """
+        ...
+
+
+class Feed(Protocol):
+    """Where replicas are filled from."""
+
+    def pull(self, user: str, since: Cursor | None) -> AbstractAsyncContextManager[Pull]:
+        """Read what changed for ``user`` since a cursor, or everything when ``since`` is None or of no use.
+
+        Raises `PrimaryUnavailable` when the source cannot be reached, at entry or while batches are read;
+        nothing that was read of a pull that failed may be kept.
+        """
+        ...

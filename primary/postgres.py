@@ -1,0 +1,214 @@
+"""The connection to Postgres: one pool, for the feed as psycopg connections, for writes as SQLAlchemy transactions.
+
+Nothing here depends on a session (no SET, no LISTEN, no session lock), so that a transaction pooler may stand between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from primary.cursor import Cursor
+from primary.errors import InvalidValue, MigrationsPending, PrimaryError, PrimaryUnavailable
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+EPOCH_SQL = """
+concat_ws('-', to_hex((SELECT system_identifier FROM pg_control_system())),
+  ltrim(lower(left(pg_walfile_name(pg_current_wal_lsn()), 8)), '0'),
+  to_hex((SELECT oid::bigint FROM pg_database WHERE datname = current_database())),
+  to_hex('tidepool.head'::regclass::oid::bigint))"""
+"""The epoch: which cluster, which timeline of it, which database, and which making of the head table.
+
+A restored backup or a promoted standby has another timeline, a database loaded from a dump has other object ids: both
+can give out version numbers again that replicas have seen, so both must be told apart from what was before.
+"""
+
+_FAILED_FAST_S = 0.25  # how long to wait for a connection while Postgres is known to be away
+_RECONNECT_S = 1  # the pool's own attempts end soon, for each request makes a new one: no long pause outlives an outage
+_UNAVAILABLE = (
+    "08",
+    "57P",
+    "53300",
+)  # connection exceptions, shutting down or starting up, too many connections
+_STANDBY = "55000"  # what asking for the write position raises during recovery
+_PROMOTE = "Point TIDEPOOL_DATABASE_URL to the primary, or wait until this one is promoted."
+_NO_TABLE = ("42P01", "3F000")  # no such table, no such schema
+_NOT_NULL, _CHECK = "23502", "23514"
+
+
+class Primary:
+    """The primary database.
+
+    ``url`` is a libpq URL (``postgresql://…``). ``pool_max`` bounds the connections; `ping` has one more.
+    ``answer_timeout_s`` bounds a write transaction, and each wait for the next rows of a read: a connection that
+    went dumb is given up then. ``prepared_statements`` is to be off behind a pooler that does not keep them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_max: int = 10,
+        connect_timeout_s: float = 5,
+        pool_timeout_s: float = 5,
+        answer_timeout_s: float = 15,
+        prepared_statements: bool = True,
+    ) -> None:
+        self.url = url
+        self.answer_timeout_s = answer_timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._pool_timeout_s = pool_timeout_s
+        self._reachable = True
+        self._ping_lock = asyncio.Lock()
+        self._ping_connection: Connection | None = None
+        self._options: dict[str, Any] = {
+            "autocommit": True,
+            "prepare_threshold": 5 if prepared_statements else None,
+            "connect_timeout": max(2, round(connect_timeout_s)),  # libpq takes no less
+        }
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            kwargs=self._options,
+            min_size=1,
+            max_size=pool_max,
+            timeout=pool_timeout_s,
+            reconnect_timeout=_RECONNECT_S,
+            reset=_to_autocommit,
+            close_returns=True,
+            open=False,
+        )
+        self.engine: AsyncEngine = create_async_engine(
+            "postgresql+psycopg://", poolclass=NullPool, async_creator=self._lend, use_native_hstore=False
+        )
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last contact found Postgres."""
+        return self._reachable
+
+    async def open(self) -> None:
+        """Start the pool. Does not fail, and does not wait, when Postgres is away."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+        if self._ping_connection is not None:
+            await self._ping_connection.close()
+        await self._pool.close()
+
+    async def ping(self) -> None:
+        """Ask Postgres for a sign of life on a connection of its own. Raises `PrimaryUnavailable`.
+
+        When Postgres is back, connections that did not survive are replaced before they fail a request.
+        """
+        was_reachable = self._reachable
+        async with self._ping_lock, self._translated():
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    if self._ping_connection is None or self._ping_connection.closed:
+                        self._ping_connection = await psycopg.AsyncConnection.connect(self.url, **self._options)
+                    await self._ping_connection.execute("SELECT 1")
+            except BaseException:
+                if self._ping_connection is not None:
+                    await self._ping_connection.close()
+                raise
+            if not was_reachable:
+                await self._pool.check()
+            self._reachable = True
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a psycopg connection in autocommit mode. Raises `PrimaryUnavailable`, also from within."""
+        async with self._translated():
+            connection = await self._take()
+            try:
+                yield connection
+            finally:
+                await self._pool.putconn(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Run one write transaction: committed at the end, rolled back when the block raises.
+
+        Raises `PrimaryUnavailable` (the commit may then have happened or not), and `InvalidValue` where Postgres
+        refuses a value.
+        """
+        async with (
+            self._translated(),
+            asyncio.timeout(self.answer_timeout_s),
+            self.engine.begin() as connection,
+        ):
+            yield connection
+
+    async def cursor(self, connection: AsyncConnection, user: str) -> Cursor:
+        """Give the user's cursor as this transaction sees it, its own writes included."""
+        found = (await connection.execute(_CURSOR, {"user": user})).one()
+        return Cursor(found.epoch, found.version)
+
+    async def _take(self) -> Connection:
+        return await self._pool.getconn(self._pool_timeout_s if self._reachable else _FAILED_FAST_S)
+
+    async def _lend(self) -> Connection:
+        connection = await self._take()
+        await connection.set_autocommit(False)
+        return connection
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (psycopg.Error, sa.exc.DBAPIError, TimeoutError, PoolClosed) as error:
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            translated = translate(cause)
+            if isinstance(translated, PrimaryUnavailable) and not isinstance(cause, PoolTimeout):
+                self._reachable = False
+            if translated is None:
+                raise
+            raise translated from error
+
+
+_CURSOR = sa.text(
+    f"SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE user_id = :user), 0) AS version"
+)
+
+
+async def _to_autocommit(connection: Connection) -> None:
+    await connection.set_autocommit(True)
+
+
+def translate(error: BaseException | None) -> PrimaryError | None:
+    """Give the error that a driver's error means to callers, None where it is a defect of ours."""
+    match error:
+        case TimeoutError():
+            return PrimaryUnavailable("the primary database did not answer in time")
+        case PoolTimeout():
+            return PrimaryUnavailable("no connection to the primary database became free in time")
+        case PoolClosed() | psycopg.InterfaceError():
+            return PrimaryUnavailable()
+        case psycopg.DataError() if error.sqlstate is None:  # refused by the driver, before Postgres saw it
+            return InvalidValue("", str(error))
+        case psycopg.Error():
+            state = error.sqlstate or ""
+            if state.startswith(_UNAVAILABLE) or (isinstance(error, psycopg.OperationalError) and not state):
+                return PrimaryUnavailable()
+            if state == _STANDBY:
+                return PrimaryUnavailable("the database is a standby", hint=_PROMOTE)
+            if state in _NO_TABLE:
+                return MigrationsPending()
+            if state.startswith("22"):  # data exceptions: the message tells of the value alone
+                return InvalidValue(error.diag.column_name or "", error.diag.message_primary or "is refused")
+            if state == _NOT_NULL:
+                return InvalidValue(error.diag.column_name or "", "must be given")
+            if state == _CHECK:
+                return InvalidValue(error.diag.constraint_name or "", "is not kept by the value given")
+    return None
