@@ -1,0 +1,96 @@
+"""Building a replica from a snapshot: into a file of its own, which takes its place only when it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from primary.declaration import SyncedTable
+from primary.feed import Pull, Row
+from replica.errors import ReplicaError
+from replica.faults import Passing
+from replica.rendering import quoted
+from replica.schema import Schema
+from replica.state import State
+from replica.writer import Writer
+
+FINISH_ROWS_MAX = 10_000  # up to so many rows the last stage takes a few ms and is done at once; else after publishing
+
+# The file is nobody's until it is renamed: no journal, and nothing waits for the disk before the end.
+_PRAGMAS = ("page_size=8192", "journal_mode=OFF", "synchronous=OFF", "cache_size=-65536")
+
+
+async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Passing) -> int:
+    """Write a snapshot into a new file at ``path``, durable and ready to be renamed. Gives the number of rows.
+
+    Whatever fails, the caller removes the file. The feed is read while the batch before is being written.
+    """
+    writer = await Writer.open(path, *_PRAGMAS)
+    try:
+        await writer.run(lambda connection: _execute_all(connection, ["BEGIN", *schema.tables]))
+        passing("build.created")
+        counts = {table.name: 0 for table in schema.catalog}
+        inserting: asyncio.Task[None] | None = None
+        try:
+            async with aclosing(pull.batches()) as batches:
+                async for batch in batches:
+                    if inserting is not None:
+                        await inserting
+                    counts[batch.table] += len(batch.rows)
+                    inserting = asyncio.create_task(_insert(writer, schema.catalog[batch.table], batch.rows))
+        finally:
+            if inserting is not None:
+                await inserting
+        passing("build.rows")
+        rows = sum(counts.values())
+        state = State.at(user, pull.cursor, pull.cursor.version, schema.hash)
+        await writer.run(lambda connection: _complete(connection, schema, state, counts, passing))
+    finally:
+        await writer.close()
+    await asyncio.to_thread(_make_durable, path)
+    passing("build.durable")
+    return rows
+
+
+def insert_sql(table: SyncedTable) -> str:
+    """Give the statement that inserts a row of the feed."""
+    marks = ", ".join("?" * len(table.columns))
+    return f"INSERT INTO {quoted(table.name)} VALUES ({marks})"
+
+
+async def _insert(writer: Writer, table: SyncedTable, rows: Sequence[Row]) -> None:
+    await writer.executemany(insert_sql(table), rows)
+
+
+def _complete(
+    connection: sqlite3.Connection, schema: Schema, state: State, counts: dict[str, int], passing: Passing
+) -> None:
+    _execute_all(connection, schema.indexes)
+    passing("build.indexed")
+    for table, expected in counts.items():
+        found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
+        if found != expected:
+            raise ReplicaError(f"{table}: {expected} rows were written and {found} are there")
+    if sum(counts.values()) <= FINISH_ROWS_MAX:
+        _execute_all(connection, schema.unfinished(connection))
+    state.write(connection)
+    connection.execute("COMMIT")
+    passing("build.finished")
+    connection.execute("PRAGMA journal_mode=WAL")  # is kept in the file
+
+
+def _execute_all(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)
+
+
+def _make_durable(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""What can go wrong with replicas.
+
+ReplicaError
+├── InvalidUser           a text cannot be a user's id
+├── DataDirectoryLocked   another process owns the data directory
+├── ReplicaUnavailable    the replica cannot be served now; trying again can help
+│   └── ReadTimeout       a read took longer than it may
+└── Doubt                 the file may not be what was written; answered within the store by rebuilding it
+"""
+
+from __future__ import annotations
+
+
+class ReplicaError(Exception):
+    """Something went wrong with a replica."""
+
+    hint: str = ""
+    retry: bool = False
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+        if hint is not None:
+            self.hint = hint
+
+
+class InvalidUser(ReplicaError, ValueError):
+    """A user's id is a text of 1 to 255 characters."""
+
+
+class DataDirectoryLocked(ReplicaError):
+    """Another process owns the data directory."""
+
+    hint = "Stop the other process, or give this one a data directory of its own (TIDEPOOL_DATA_DIR)."
+
+
+class ReplicaUnavailable(ReplicaError):
+    """The replica cannot be served now."""
+
+    hint = "Try again shortly."
+    retry = True
+
+
+class ReadTimeout(ReplicaUnavailable):
+    """The read took too long and was stopped."""
+
+    hint = "Ask for less at once."
+
+
+class Doubt(ReplicaError):
+    """The file may not be what was written."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,73 @@
+"""Where replicas lie in the data directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from replica.errors import InvalidUser
+
+USER_MAX = 255  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The files of one user's replica: the database, its write-ahead log and that log's index, and its seal."""
+
+    database: Path
+
+    @property
+    def wal(self) -> Path:
+        """The write-ahead log."""
+        return self.database.with_name(self.database.name + "-wal")
+
+    @property
+    def shm(self) -> Path:
+        """The log's index, shared by the connections that are open."""
+        return self.database.with_name(self.database.name + "-shm")
+
+    @property
+    def seal(self) -> Path:
+        """How the files looked after the last write that was ours."""
+        return self.database.with_suffix(".seal")
+
+    def beside(self) -> tuple[Path, ...]:
+        """Give the files that belong to the database file and mean nothing without it."""
+        return (self.wal, self.shm, self.seal)
+
+
+class DataDirectory:
+    """The layout of a data directory. A user's id is never part of a path: its SHA-256 is."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock = root / "lock"
+        self.replicas = root / "replicas"
+        self.building = root / "building"
+        self.quarantine = root / "quarantine"
+
+    def of(self, user: str) -> Location:
+        """Give the place of a user's replica. Raises `InvalidUser`."""
+        if not 1 <= len(user) <= USER_MAX or "\0" in user:
+            raise InvalidUser
+        try:
+            name = hashlib.sha256(user.encode()).hexdigest()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            raise InvalidUser("A user's id is text; this one is not valid Unicode.") from None
+        return Location(self.replicas / name[:2] / name[2:4] / f"{name}.db")
+
+    def all(self) -> Iterator[Location]:
+        """Go through every replica that there is."""
+        return (Location(path) for path in sorted(self.replicas.glob("??/??/*.db")))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""How a row is written as JSON by SQLite itself, so that a page of rows makes no object in Python."""
+
+from __future__ import annotations
+
+from primary.declaration import SyncedColumn, SyncedTable
+
+
+def quoted(name: str) -> str:
+    """Quote an SQL name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def json_members(table: SyncedTable, alias: str = "") -> str:
+    """Give the SQL of a row's JSON members, ``"id":…,"prompt":…``, without braces, in declared order.
+
+    ``alias`` is the name that the query gives the table. A `ReadIndex` that is ``rendered`` carries this very
+    expression: a query that uses it in that index's order reads it ready-made, any other computes it.
+    (It is concatenated, not json_object(): that parses JSON columns again, and refuses what nests over 1,000 deep.)
+    """
+    prefix = f"{quoted(alias)}." if alias else ""
+    members = " || ".join(
+        f"'{',' if place else ''}\"{column.name}\":' || {_value(column, prefix + quoted(column.name))}"
+        for place, column in enumerate(table.columns)
+    )
+    return f"({members})"  # || is left-associative: without the parentheses a longer chain would not contain this one
+
+
+def _value(column: SyncedColumn, name: str) -> str:
+    match column.mapping.json:
+        case "boolean":
+            return f"CASE {name} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE 'null' END"
+        case "json":
+            return f"ifnull({name}, 'null')"
+        case "real":  # JSON has no infinities: they are text there, as NaN is
+            infinities = "WHEN 9e999 THEN '\"Infinity\"' WHEN -9e999 THEN '\"-Infinity\"'"
+            return f"CASE {name} {infinities} ELSE json_quote({name}) END"
+        case "hex":
+            return f"CASE WHEN {name} IS NULL THEN 'null' ELSE json_quote(lower(hex({name}))) END"
+    if column.mapping.storage == "INTEGER":
+        return f"ifnull({name}, 'null')"
+    return f"json_quote({name})"

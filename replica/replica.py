@@ -1,0 +1,158 @@
+"""One open replica: a file, the connection that reads it, and the one that writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from primary.feed import Pull
+from replica import seal
+from replica.apply import apply
+from replica.errors import Doubt
+from replica.faults import Passing
+from replica.lanes import Lane, Source
+from replica.location import Location
+from replica.schema import Schema
+from replica.state import State
+from replica.writer import Writer
+
+T = TypeVar("T")
+
+_READ_PRAGMAS = ("query_only=ON", "cache_size=-1024", "temp_store=MEMORY")
+_WRITE_PRAGMAS = (
+    "synchronous=NORMAL",
+    "cache_size=-2048",
+    "journal_size_limit=4194304",  # 4 MiB: a log that one big transaction made long does not stay long
+    "wal_autocheckpoint=512",  # pages: 4 MiB
+    "temp_store=MEMORY",
+)
+
+
+class Replica(Source):
+    """An open replica. At most one task at a time may sync, finish or close it; any number may read.
+
+    ``state`` is the file's as of the last write that was ours.
+    """
+
+    def __init__(self, location: Location, schema: Schema, lane: Lane, passing: Passing) -> None:
+        self.location = location
+        self.state: State
+        self.unfinished: list[str]
+        self._schema = schema
+        self._lane = lane
+        self._passing = passing
+        self._writer: Writer | None = None
+        self._seen = seal.look(location)
+        self._writing = 0  # odd while the files change by our own hand
+
+    @classmethod
+    async def open(cls, location: Location, schema: Schema, user: str, lane: Lane, passing: Passing) -> Replica:
+        """Open a file that is there. Raises `Doubt` unless it is the one that was written for this user."""
+        replica = cls(location, schema, lane, passing)
+        try:
+            replica.state, replica.unfinished = await lane.read(replica, replica._introduce)
+            if replica.state.user != user:
+                raise Doubt("the file is another user's")
+            if replica.state.schema_hash != schema.hash:
+                raise Doubt("the file has another schema")
+        except BaseException:
+            await asyncio.shield(lane.close(replica))
+            raise
+        return replica
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> tuple[State, T]:
+        """Run ``work`` in a read transaction; give it with the state that it saw. Raises as `Lane.read` does."""
+        return await self._lane.read(self, lambda connection: (State.read(connection), work(connection)))
+
+    async def sync(self, pull: Pull) -> int:
+        """Apply a pull of changes since this replica's cursor. Gives how many there were."""
+        writer = await self._begin_writing()
+        try:
+            self.state, applied = await apply(writer, self._schema, self.state, pull, self._passing)
+            self._passing("apply.committed")
+        finally:
+            await self._end_writing()
+        self._passing("apply.sealed")
+        return applied
+
+    async def finish(self) -> None:
+        """Do what was left for after publishing: the indexes that carry rendered rows, and full-text search."""
+        writer = await self._begin_writing()
+        try:
+            await writer.run(lambda connection: _in_transaction(connection, self.unfinished))
+            await writer.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+            self.unfinished = []
+        finally:
+            await self._end_writing()
+        self._passing("finish.done")
+
+    async def close(self) -> None:
+        """Close both connections, the writing one last: it takes the log into the file."""
+        await self._lane.close(self)
+        if self._writer is not None:
+            self._writing += 1
+            await self._writer.close()
+            self._writer = None
+            await self._end_writing()
+
+    # ------------------------------------------------------------- in the lane's thread
+
+    def connect(self) -> sqlite3.Connection:
+        """See `Source.connect`."""
+        connection = sqlite3.connect(
+            f"file:{self.location.database}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        for pragma in _READ_PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def check(self) -> None:
+        """See `Source.check`."""
+        writing = self._writing
+        if writing % 2 == 0 and seal.look(self.location) != self._seen and writing == self._writing:
+            raise Doubt("the file was changed by someone else")
+
+    def _introduce(self, connection: sqlite3.Connection) -> tuple[State, list[str]]:
+        if not seal.holds(self.location, self._seen):
+            raise Doubt("the file is not sealed as it is: it was changed, or the last write did not come to its end")
+        try:
+            return State.read(connection), self._schema.unfinished(connection)
+        except sqlite3.OperationalError as error:
+            raise Doubt(f"the file is not a replica: {error}") from error
+
+    # ------------------------------------------------------------- writing
+
+    async def _begin_writing(self) -> Writer:
+        if seal.look(self.location) != self._seen:
+            raise Doubt("the file was changed by someone else")
+        self._writing += 1
+        if self._writer is None:
+            try:
+                self._writer = await Writer.open(self.location.database, *_WRITE_PRAGMAS)
+            except BaseException:
+                await self._end_writing()
+                raise
+        return self._writer
+
+    async def _end_writing(self) -> None:
+        try:
+            await asyncio.to_thread(self._seal)
+        finally:
+            self._writing += 1
+
+    def _seal(self) -> None:
+        self._seen = seal.look(self.location)
+        seal.write(self.location, self._seen)
+
+
+def _in_transaction(connection: sqlite3.Connection, statements: list[str]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,52 @@
+"""The one row in which a replica says whose it is and where it stands."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from primary.cursor import Cursor
+from replica.errors import Doubt
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A replica's state. ``base_version`` is where it was built: changes after it are marked in `_change`."""
+
+    user: str
+    cursor: Cursor
+    base_version: int
+    schema_hash: str
+    synced_at: str
+
+    @classmethod
+    def at(cls, user: str, cursor: Cursor, base_version: int, schema_hash: str) -> State:
+        """Give the state of a replica that is brought to ``cursor`` now."""
+        return cls(user, cursor, base_version, schema_hash, datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> State:
+        """Read the state. Raises `Doubt` where there is none."""
+        row = connection.execute(
+            "SELECT user_id, epoch, version, base_version, schema_hash, synced_at FROM _replica"
+        ).fetchone()
+        if row is None:
+            raise Doubt("the file does not say whose it is")
+        user, epoch, version, base, schema_hash, synced_at = row
+        return cls(user, Cursor(epoch, version), base, schema_hash, synced_at)
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write the state over the one that is there."""
+        connection.execute(
+            "INSERT OR REPLACE INTO _replica (lock, user_id, epoch, version, base_version, schema_hash, synced_at) "
+            "VALUES (1, ?, ?, ?, ?, ?, ?)",
+            (
+                self.user,
+                self.cursor.epoch,
+                self.cursor.version,
+                self.base_version,
+                self.schema_hash,
+                self.synced_at,
+            ),
+        )

@@ -1,0 +1,420 @@
+"""The store: every user's replica on this node, opened when it is read, synced when it is asked for.
+
+For each user one thing happens at a time: opening, syncing, rebuilding, closing. Reads go on beside them all.
+Callers who ask for a sync while one runs share the next, for the running one may have looked too early for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from primary.cursor import Cursor
+from primary.declaration import Catalog
+from primary.errors import PrimaryUnavailable
+from primary.feed import Feed, Kind, Pull, Reason
+from replica import seal
+from replica.build import build
+from replica.datadir import Ownership
+from replica.errors import Doubt, ReplicaError, ReplicaUnavailable
+from replica.faults import Passing, undisturbed
+from replica.lanes import BROKEN, Lane
+from replica.location import DataDirectory, Location, sync_folder
+from replica.quarantine import set_aside
+from replica.replica import Replica
+from replica.schema import Schema
+from replica.state import State
+
+T = TypeVar("T")
+
+CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres included
+
+_log = structlog.get_logger("replica.store")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """The bounds within which a store works."""
+
+    replica_open_max: int = 128  # open files: each is up to two connections, and one thread once it was synced
+    sync_concurrency: int = 8  # pulls at once: each holds a connection to the primary and a snapshot there
+    read_lanes: int = 2  # reading threads: one slow read delays only the users of its lane
+    read_timeout_ms: int = 2_000  # no page takes a hundredth of it; what does is stopped
+    quarantine_max: int = 20  # files set aside that are kept for inspection
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a sync did: where the replica stands now, the number of rows it wrote, and whether it was built anew."""
+
+    version: Cursor
+    applied: int
+    rebuilt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What a read gave, and the cursor of the state that it saw."""
+
+    version: Cursor
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """A replica as its user may see it: its state, the bytes of its files, and the rows of each table."""
+
+    version: Cursor
+    synced_at: str
+    bytes: int
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCounts:
+    """What the store has done since it was opened, and what it holds now."""
+
+    syncs: int
+    rebuilds: int
+    doubts: int
+    open_replicas: int
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Slot:
+    """What is known of one user while anything of them is in use."""
+
+    user: str
+    location: Location
+    lane: Lane
+    replica: Replica | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    begun: int = 0  # syncs that were begun
+    outcome: SyncResult | Exception | None = None  # of the last that ended
+
+
+class Store:
+    """The replicas of one data directory, which no other process may use meanwhile."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        catalog: Catalog,
+        feed: Feed,
+        limits: StoreLimits | None = None,
+        passing: Passing = undisturbed,
+    ) -> None:
+        self.schema = Schema(catalog)
+        self._directory = DataDirectory(data_dir)
+        self._ownership = Ownership(self._directory.lock)
+        self._feed = feed
+        self._limits = limits or StoreLimits()
+        self._passing = passing
+        self._lanes: list[Lane] = []
+        self._slots: weakref.WeakValueDictionary[str, _Slot] = weakref.WeakValueDictionary()
+        self._open: OrderedDict[str, _Slot] = OrderedDict()  # those with an open replica, the least used first
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pulls = asyncio.Semaphore(self._limits.sync_concurrency)
+        self._syncs = self._rebuilds = self._doubts = 0
+
+    # ------------------------------------------------------------- life
+
+    async def open(self) -> None:
+        """Take the data directory. Raises `DataDirectoryLocked`."""
+        self._ownership.take()
+        await asyncio.to_thread(self._prepare)
+        self._lanes = [Lane(f"reads-{n}", self._limits.read_timeout_ms) for n in range(self._limits.read_lanes)]
+
+    async def close(self) -> None:
+        """End what is under way, close every file in order, and give the data directory up.
+
+        What is quick comes to its end; a long first copy is given up, as if the process had been killed in it.
+        """
+        grace = asyncio.get_running_loop().time() + CLOSE_GRACE_S
+        while tasks := [*self._tasks]:
+            _, late = await asyncio.wait(tasks, timeout=max(0, grace - asyncio.get_running_loop().time()))
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for slot in [*self._open.values()]:
+            async with slot.lock:
+                await self._close(slot)
+        for lane in self._lanes:
+            await lane.stop()
+        self._ownership.release()
+
+    def counts(self) -> StoreCounts:
+        """Give the store's counters."""
+        return StoreCounts(self._syncs, self._rebuilds, self._doubts, len(self._open))
+
+    # ------------------------------------------------------------- reading
+
+    async def read(self, user: str, work: Callable[[sqlite3.Connection], T]) -> Reading[T]:
+        """Run ``work`` in a read transaction on the user's replica, building it first if there is none.
+
+        ``work`` runs in another thread; what it raises is raised. A file in doubt is rebuilt and read then. Raises
+        `InvalidUser`, `ReadTimeout`, and `PrimaryUnavailable` or `ReplicaUnavailable` where the replica must be built
+        and cannot be.
+        """
+        replica = await self._opened(user)
+        try:
+            state, value = await replica.read(work)
+        except Doubt as doubt:
+            await self._run(self._renew(self._slot(user), replica, doubt))
+            try:
+                state, value = await (await self._opened(user)).read(work)
+            except Doubt as again:
+                raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
+        return Reading(state.cursor, value)
+
+    async def cursor(self, user: str) -> Cursor:
+        """Give the cursor of the user's replica as it is, building it first if there is none."""
+        return (await self._opened(user)).state.cursor
+
+    async def describe(self, user: str) -> ReplicaInfo:
+        """Give what there is to know of the user's replica."""
+        tables = [table.name for table in self.schema.catalog]
+
+        def look(connection: sqlite3.Connection) -> tuple[State, dict[str, int]]:
+            counts = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
+            return State.read(connection), counts
+
+        state, rows = (await self.read(user, look)).value
+        database, wal = await asyncio.to_thread(seal.look, self._slot(user).location)
+        size = sum(found[1] for found in (database, wal) if found)
+        return ReplicaInfo(state.cursor, state.synced_at, size, rows)
+
+    # ------------------------------------------------------------- syncing
+
+    async def sync(self, user: str, *, at_least: Cursor | None = None) -> SyncResult:
+        """Bring the user's replica to where the primary is now, or build it.
+
+        With ``at_least`` a replica that is there already is left as it is. The result is of a look at the primary
+        that began after this call. Cancelling the caller does not stop the sync.
+        """
+        slot = self._slot(user)
+        if at_least is not None and slot.replica is not None:
+            cursor = slot.replica.state.cursor
+            if cursor.epoch == at_least.epoch and cursor >= at_least:
+                return SyncResult(cursor, 0, False)
+        ticket = slot.begun
+        return await self._run(self._shared_sync(slot, ticket))
+
+    async def rebuild(self, user: str) -> SyncResult:
+        """Build the user's replica anew, whatever state it is in."""
+        return await self._run(self._renew(self._slot(user), None, Doubt("a rebuild was asked for")))
+
+    async def _shared_sync(self, slot: _Slot, ticket: int) -> SyncResult:
+        async with slot.lock:
+            if slot.begun == ticket:  # none has begun since the caller asked
+                slot.begun += 1
+                try:
+                    slot.outcome = await self._sync(slot)
+                except Exception as error:  # noqa: BLE001 - is shared, and raised below to each
+                    slot.outcome = error
+        if isinstance(slot.outcome, Exception):
+            raise slot.outcome
+        assert slot.outcome is not None
+        return slot.outcome
+
+    async def _sync(self, slot: _Slot) -> SyncResult:
+        """Sync within the slot's lock."""
+        doubt = await self._ensure_open(slot)
+        self._syncs += 1
+        try:
+            return await self._pull(slot, doubt)
+        except Doubt as found:
+            await self._condemn(slot, found)
+            return await self._pull(slot, found)
+
+    async def _pull(self, slot: _Slot, doubt: Doubt | None) -> SyncResult:
+        try:
+            async with self._pulls:
+                since = slot.replica.state.cursor if slot.replica is not None else None
+                async with self._feed.pull(slot.user, since) as pull:
+                    return await self._take_in(slot, pull)
+        except PrimaryUnavailable as error:
+            if doubt is not None:
+                raise ReplicaUnavailable(
+                    f"the replica must be rebuilt ({doubt.reason}), for which the primary database is needed"
+                ) from error
+            raise
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in BROKEN:
+                raise Doubt(f"SQLite finds the file broken: {error}") from error
+            raise ReplicaUnavailable(f"the replica cannot be written: {error}", hint=_SPACE) from error
+        except OSError as error:
+            raise ReplicaUnavailable(f"the replica cannot be written: {error.strerror}", hint=_SPACE) from error
+
+    async def _take_in(self, slot: _Slot, pull: Pull) -> SyncResult:
+        if pull.kind is Kind.UNCHANGED:
+            return SyncResult(pull.cursor, 0, False)
+        if pull.kind is Kind.CHANGES:
+            assert slot.replica is not None
+            return SyncResult(pull.cursor, await slot.replica.sync(pull), False)
+        rows = await self._build(slot, pull)
+        return SyncResult(pull.cursor, rows, True)
+
+    async def _build(self, slot: _Slot, pull: Pull) -> int:
+        """Build into a file of its own, and put that in the place of what was there."""
+        if pull.reason is not Reason.NEW:
+            _log.warning("replica_rebuilt", reason=pull.reason and pull.reason.value, cursor=str(pull.cursor))
+        self._rebuilds += 1
+        temporary = self._directory.building / f"{slot.location.database.stem}.db"
+        try:
+            await asyncio.to_thread(_remove, temporary)
+            rows = await build(temporary, self.schema, slot.user, pull, self._passing)
+            await self._close(slot)
+            await asyncio.to_thread(self._publish, temporary, slot.location)
+        finally:
+            await asyncio.to_thread(_remove, temporary)
+        await self._open_file(slot)
+        return rows
+
+    def _publish(self, temporary: Path, location: Location) -> None:
+        folder = location.database.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in location.beside():  # a log without its file would be taken for the new file's
+            left_over.unlink(missing_ok=True)
+        temporary.replace(location.database)
+        self._passing("build.renamed")
+        sync_folder(folder)
+        seal.write(location, seal.look(location))
+        self._passing("build.sealed")
+
+    # ------------------------------------------------------------- opening and closing
+
+    async def _opened(self, user: str) -> Replica:
+        """Give the user's open replica, opening or building it first."""
+        slot = self._slots.get(user)
+        if slot is None or slot.replica is None:
+            slot = self._slot(user)
+            await self._run(self._open_or_build(slot))
+        replica = slot.replica
+        if replica is None:  # evicted between its opening and here: the bound is far too small for the load
+            raise ReplicaUnavailable("more users are read at once than replicas may be open", hint=_MORE_OPEN)
+        self._open.move_to_end(user)
+        return replica
+
+    async def _open_or_build(self, slot: _Slot) -> None:
+        async with slot.lock:
+            if slot.replica is None:
+                doubt = await self._ensure_open(slot)
+                if slot.replica is None:
+                    await self._pull(slot, doubt)
+
+    async def _ensure_open(self, slot: _Slot) -> Doubt | None:
+        """Open the file if there is one to be believed; otherwise give the doubt, None where there is no file."""
+        if slot.replica is not None or not slot.location.database.exists():
+            return None
+        try:
+            await self._open_file(slot)
+        except Doubt as doubt:
+            await self._condemn(slot, doubt)
+            return doubt
+        return None
+
+    async def _open_file(self, slot: _Slot) -> None:
+        slot.replica = await Replica.open(slot.location, self.schema, slot.user, slot.lane, self._passing)
+        self._open[slot.user] = slot
+        if slot.replica.unfinished:
+            self._start(self._finish(slot, slot.replica))
+        await self._keep_bound(slot)
+
+    async def _finish(self, slot: _Slot, replica: Replica) -> None:
+        async with slot.lock:
+            if slot.replica is not replica:
+                return
+            try:
+                await replica.finish()
+            except (
+                Doubt,
+                sqlite3.Error,
+                OSError,
+            ) as error:  # reading goes on without; the next opening tries again
+                _log.warning("replica_unfinished", error=str(error))
+
+    async def _keep_bound(self, newest: _Slot) -> None:
+        for slot in [*self._open.values()]:
+            if len(self._open) <= self._limits.replica_open_max:
+                return
+            if slot is not newest and not slot.lock.locked():
+                async with slot.lock:
+                    await self._close(slot)
+
+    async def _close(self, slot: _Slot) -> None:
+        replica, slot.replica = slot.replica, None
+        self._open.pop(slot.user, None)
+        if replica is not None:
+            try:
+                await replica.close()
+            except (sqlite3.Error, OSError) as error:  # the seal then tells what the file is worth
+                _log.warning("replica_close_failed", error=str(error))
+
+    async def _renew(self, slot: _Slot, replica: Replica | None, doubt: Doubt) -> SyncResult:
+        """Set the file aside and build another, unless someone did since ``replica`` was read."""
+        async with slot.lock:
+            if replica is not None and slot.replica is not None and slot.replica is not replica:
+                return SyncResult(slot.replica.state.cursor, 0, False)
+            await self._condemn(slot, doubt)
+            return await self._pull(slot, doubt)
+
+    async def _condemn(self, slot: _Slot, doubt: Doubt) -> None:
+        self._doubts += 1
+        _log.warning("replica_in_doubt", reason=doubt.reason, file=slot.location.database.name)
+        await self._close(slot)
+        await asyncio.to_thread(set_aside, slot.location, self._directory.quarantine, self._limits.quarantine_max)
+
+    # ------------------------------------------------------------- small things
+
+    def _slot(self, user: str) -> _Slot:
+        slot = self._slots.get(user)
+        if slot is None:
+            location = self._directory.of(user)
+            lane = self._lanes[int(location.database.stem[:8], 16) % len(self._lanes)]
+            slot = self._slots[user] = _Slot(user, location, lane)
+        return slot
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what must come to its end though its caller may leave."""
+        return await asyncio.shield(self._start(work))
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # is the caller's; where that has left, it is nobody's
+
+    def _prepare(self) -> None:
+        for folder in (self._directory.replicas, self._directory.building, self._directory.quarantine):
+            folder.mkdir(parents=True, exist_ok=True)
+        for left_over in self._directory.building.iterdir():  # of a build that was killed
+            left_over.unlink()
+
+
+_SPACE = "Check that the data directory's disk has room and works."
+_MORE_OPEN = "Raise TIDEPOOL_REPLICA_OPEN_MAX."
+
+
+def _remove(path: Path) -> None:
+    for each in (path, *Location(path).beside(), path.with_name(path.name + "-journal")):
+        with contextlib.suppress(FileNotFoundError):
+            each.unlink()
+
+
+__all__ = ["Reading", "ReplicaError", "ReplicaInfo", "Store", "StoreCounts", "StoreLimits", "SyncResult"]
