@@ -1,0 +1,204 @@
+"""What may be written: the records of the gallery and what makes them fit, with every fault named.
+
+    check(msgspec.json.decode(body, type=NewImage))
+    convert(NewImage, {"prompt": "a pool", "image_url": "https://…"})
+
+A field that is not given (`UNSET`) is left as it is, or to its default; one that is given as null is emptied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from json import dumps
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from primary.gallery import limits
+from primary.gallery.errors import Fault, InvalidRecord
+
+Prompt = Annotated[str, Meta(min_length=1, max_length=limits.PROMPT_MAX_CHARS)]
+NegativePrompt = Annotated[str, Meta(max_length=limits.PROMPT_MAX_CHARS)]
+Url = Annotated[str, Meta(min_length=1, max_length=limits.URL_MAX_CHARS)]
+Name = Annotated[str, Meta(max_length=limits.NAME_MAX_CHARS)]
+Source = Annotated[str, Meta(min_length=1, max_length=limits.NAME_MAX_CHARS)]
+AltText = Annotated[str, Meta(max_length=limits.ALT_TEXT_MAX_CHARS)]
+Description = Annotated[str, Meta(max_length=limits.DESCRIPTION_MAX_CHARS)]
+Seed = Annotated[int, Meta(ge=limits.SEED_MIN, le=limits.SEED_MAX)]
+Steps = Annotated[int, Meta(ge=1, le=limits.STEPS_MAX)]
+Side = Annotated[int, Meta(ge=1, le=limits.SIDE_MAX_PX)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Document = dict[str, Any]
+
+
+class _Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    def given(self) -> dict[str, Any]:
+        """Give the fields that were given, by column name."""
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+
+
+class NewImage(_Record):
+    """An image to be saved. With an ``id`` of the client's making it can be sent again without harm."""
+
+    prompt: Prompt
+    image_url: Url
+    id: UUID | UnsetType = UNSET
+    negative_prompt: NegativePrompt | UnsetType | None = UNSET
+    model: Name | UnsetType | None = UNSET
+    seed: Seed | UnsetType | None = UNSET
+    steps: Steps | UnsetType | None = UNSET
+    width: Side | UnsetType | None = UNSET
+    height: Side | UnsetType | None = UNSET
+    source: Source | UnsetType = UNSET
+    persona_id: Name | UnsetType | None = UNSET
+    persona_name: Name | UnsetType | None = UNSET
+    alt_text: AltText | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
+    meta: Document | UnsetType = UNSET
+    created_at: Moment | UnsetType = UNSET
+
+
+class ImagePatch(_Record):
+    """What is to change of an image: at least one field."""
+
+    prompt: Prompt | UnsetType = UNSET
+    image_url: Url | UnsetType = UNSET
+    negative_prompt: NegativePrompt | UnsetType | None = UNSET
+    model: Name | UnsetType | None = UNSET
+    seed: Seed | UnsetType | None = UNSET
+    steps: Steps | UnsetType | None = UNSET
+    width: Side | UnsetType | None = UNSET
+    height: Side | UnsetType | None = UNSET
+    source: Source | UnsetType = UNSET
+    persona_id: Name | UnsetType | None = UNSET
+    persona_name: Name | UnsetType | None = UNSET
+    alt_text: AltText | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
+    meta: Document | UnsetType = UNSET
+
+
+class ImageBatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Images to be saved together, all or none, the oldest first."""
+
+    images: Annotated[list[NewImage], Meta(min_length=1)]
+
+
+R = TypeVar("R", NewImage, ImagePatch)
+
+
+def convert(kind: type[R], values: dict[str, Any]) -> R:
+    """Make a record of values, dates as ISO 8601 text, ids as text. Raises `InvalidRecord`."""
+    if faults := list(_misfits(kind, values)):
+        raise InvalidRecord(faults)
+    return check(msgspec.convert(values, kind))
+
+
+def check(record: R) -> R:
+    """Give the record if it can be stored. Raises `InvalidRecord`.
+
+    The types of its values must be right, as they are in a record that msgspec made; this looks at the rest.
+    """
+    faults = [Fault(name, reason) for name, reason in _beyond_types(record)]
+    if not record.given():  # a patch, for nothing in it is required
+        faults.append(Fault("", "names no field to change"))
+    if faults:
+        raise InvalidRecord(faults)
+    return record
+
+
+def check_batch(records: Sequence[NewImage]) -> None:
+    """Check images that are to be saved together, ids that repeat included. Raises `InvalidRecord`.
+
+    Fields are named as in ``images[3].prompt``.
+    """
+    faults = []
+    first: dict[UUID, int] = {}
+    for place, record in enumerate(records):
+        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in _beyond_types(record)]
+        if record.id is not UNSET and first.setdefault(record.id, place) != place:
+            faults.append(Fault(f"images[{place}].id", f"is the id of images[{first[record.id]}] too"))
+    if faults:
+        raise InvalidRecord(faults)
+
+
+def _misfits(kind: type[msgspec.Struct], values: dict[str, Any]) -> Iterator[Fault]:
+    """Check each field by itself, so that all that are wrong are named (source: the types of the record)."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for name, field in fields.items():
+        if name in values:
+            try:
+                value = msgspec.convert(values[name], field.type)
+            except (msgspec.ValidationError, RecursionError) as error:
+                yield Fault(name, _words(error))
+            else:
+                yield from (Fault(name, reason) for reason in _refusals(name, value))
+        elif field.required:
+            yield Fault(name, "is missing")
+    yield from (Fault(name, "is not a field that can be given") for name in values if name not in fields)
+
+
+def _words(error: BaseException) -> str:
+    """Give msgspec's message without the place, which the fault's field says."""
+    message = str(error).partition(" - at ")[0].replace("`", "")
+    return message[:1].lower() + message[1:]
+
+
+def _beyond_types(record: _Record) -> Iterator[tuple[str, str]]:
+    for name, value in record.given().items():
+        yield from ((name, reason) for reason in _refusals(name, value))
+
+
+def _refusals(name: str, value: Any) -> Iterator[str]:
+    """Check what types cannot say: blanks, texts and times that Postgres has no place for, deep documents."""
+    match value:
+        case str():
+            if name in {"prompt", "image_url"} and not value.strip():
+                yield "must not be blank"
+            elif reason := _unstorable(value):
+                yield reason
+        case datetime():
+            try:
+                value.astimezone(UTC)
+            except OverflowError:
+                yield "must be of the years 1 to 9999 in UTC"
+        case dict() if value:
+            if reason := _misfit(value, limits.META_MAX_DEPTH) or _oversize(value):
+                yield reason
+
+
+def _oversize(document: Document) -> str:
+    try:
+        size_bytes = len(dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+    except (TypeError, ValueError) as error:
+        return f"cannot be written as JSON: {error}"
+    if size_bytes > limits.META_MAX_BYTES:
+        return f"must be at most {limits.META_MAX_BYTES} bytes of JSON, not {size_bytes}"
+    return ""
+
+
+def _unstorable(text: str) -> str:
+    if "\0" in text:
+        return "must not hold the character U+0000"
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        return f"must be Unicode text, without the lone surrogate at position {error.start}"
+    return ""
+
+
+def _misfit(value: Any, depth_left: int) -> str:
+    match value:
+        case str():
+            return _unstorable(value)
+        case float() if not math.isfinite(value):
+            return "must not hold NaN or Infinity"
+        case dict() | list():
+            if depth_left == 0:
+                return f"must not be nested deeper than {limits.META_MAX_DEPTH}"
+            members = [*value, *value.values()] if isinstance(value, dict) else value
+            return next(filter(None, (_misfit(member, depth_left - 1) for member in members)), "")
+    return ""

@@ -1,0 +1,111 @@
+"""The SQL behind `primary.gallery.images`, made once from the declaration.
+
+New images come in as one JSON parameter: the statement is the same text for one and for a thousand, and a
+field that is not given is left to the column's default. Rows go out in the form that replicas hold, so that a
+write is answered exactly as a read will be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from primary.gallery.records import NewImage
+from primary.gallery.tables import catalog, image, image_activity
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_FIELDS = NewImage.__struct_fields__
+
+
+def _default(column: sa.Column[Any]) -> str:
+    return str(column.server_default.arg) if isinstance(column.server_default, sa.DefaultClause) else ""
+
+
+def _asked(name: str) -> str:
+    """Give the SQL of the value that a record asks for: its own, or the column's default."""
+    if name == "created_at":
+        # Images saved together are a microsecond apart, so that they stay in the order they were given in.
+        return "coalesce(r.created_at, now() + r.n * interval '1 microsecond')"
+    default = _default(image.c[name])
+    return f"coalesce(r.{name}, {default})" if default else f"r.{name}"
+
+
+def _same(name: str) -> str:
+    if name == "created_at":
+        return "(r.created_at IS NULL OR r.created_at = image.created_at)"
+    return f"{_asked(name)} IS NOT DISTINCT FROM image.{name}"
+
+
+def _image_values(alias: str) -> dict[str, str]:
+    """Give the SQL of an image's values by name."""
+    columns = catalog["image"].columns
+    return {column.name: column.mapping.wire.replace("{}", f"{alias}.{column.name}") for column in columns}
+
+
+def _activity_values() -> dict[str, str]:
+    """Give the SQL of what the owner thinks of an image, by name: the defaults where there is no row."""
+    values = {}
+    for column in catalog["image_activity"].columns:
+        if column.name not in catalog["image_activity"].key:
+            value = column.mapping.wire.replace("{}", f"image_activity.{column.name}")
+            default = _default(image_activity.c[column.name])
+            values[column.name] = f"coalesce({value}, {default})" if default else value
+    return values
+
+
+def _selected(values: dict[str, str]) -> str:
+    return ", ".join(f"{sql} AS {name}" for name, sql in values.items())
+
+
+_RECORDS = ", ".join(["n int", *(f"{name} {image.c[name].type.compile(_DIALECT)}" for name in _FIELDS)])
+_SOURCE = f"json_to_recordset(CAST(:rows AS json)) AS r({_RECORDS})"
+
+_INSERT = f"""
+INSERT INTO image (user_id, {", ".join(_FIELDS)})
+SELECT CAST(:user AS text), {", ".join(map(_asked, _FIELDS))} FROM {_SOURCE} ORDER BY r.n
+ON CONFLICT (user_id, id) DO NOTHING"""
+
+INSERT = sa.text(_INSERT)
+"""Store the records in ``:rows`` for ``:user``, except those whose id is there already."""
+
+INSERT_RETURNING = sa.text(f"{_INSERT} RETURNING {_selected(_image_values('image'))}")
+"""The same, and give the images that were stored."""
+
+STORED = sa.text(
+    f"""
+SELECT r.n, {" AND ".join(map(_same, _FIELDS))} AS same,
+  {_selected(_image_values("image") | _activity_values())}
+FROM {_SOURCE} JOIN image ON image.user_id = :user AND image.id = r.id
+LEFT JOIN image_activity ON image_activity.user_id = image.user_id AND image_activity.image_id = image.id
+ORDER BY r.n"""
+)
+"""Give the images of ``:user`` with the ids in ``:rows``, and whether each is what its record asks for."""
+
+
+def read(source: sa.FromClause, alias: str) -> sa.Select[Any]:
+    """Give whole images from ``source``, called ``alias``: the table, or the rows that a write returned."""
+    activity = sa.and_(image_activity.c.user_id == source.c.user_id, image_activity.c.image_id == source.c.id)
+    values = _image_values(alias) | _activity_values()
+    columns: list[sa.Label[Any]] = [sa.literal_column(sql).label(name) for name, sql in values.items()]
+    return sa.select(*columns).select_from(source.outerjoin(image_activity, activity))
+
+
+def update(user: str, image_id: UUID, changes: dict[str, Any], row_version: int | None) -> sa.Select[Any]:
+    """Change an image, if it is (still) there, and give what it is then."""
+    change = sa.update(image).where(*is_image(user, image_id)).values(**changes)
+    if row_version is not None:
+        change = change.where(image.c.row_version == row_version)
+    return read(change.returning(*image.c).cte("changed"), "changed")
+
+
+def current(user: str, image_id: UUID) -> sa.Select[Any]:
+    """Give an image."""
+    return read(image, "image").where(*is_image(user, image_id))
+
+
+def is_image(user: str, image_id: UUID) -> tuple[sa.ColumnElement[bool], ...]:
+    """Give the condition that picks one image of one user."""
+    return image.c.user_id == user, image.c.id == image_id

@@ -1,0 +1,272 @@
+"""The gallery's tables, each declared once; capture, feed, replicas and migrations follow from here.
+
+What holds for all of them:
+- every key, unique constraint and foreign key leads with the owner: no row can refer to another user's row;
+- a column that a writer need not know has a server default, so that ``INSERT INTO image (user_id, prompt,
+  image_url) VALUES (…)`` from anywhere is a complete write;
+- Postgres keeps the indexes that writing and cascading need; what only reading needs is a `ReadIndex`;
+- there is no ``ON UPDATE CASCADE``: a row that others hang on keeps its key and its owner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from primary.declaration import Catalog, ReadIndex, synced
+from primary.gallery import limits
+from primary.gallery.touch import touch
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _owner() -> sa.Column[str]:
+    # An id is compared, never read: bytes in order, as in the engine's tables, not letters of a language.
+    return sa.Column("user_id", sa.Text(collation="C"), primary_key=True)
+
+
+def _id() -> sa.Column[Any]:
+    return sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()"))
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text)
+
+
+def _moment(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()"))
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=False, server_default=sa.text("0"))
+
+
+def _flag(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean, nullable=False, server_default=sa.text("false"))
+
+
+def _object(name: str) -> sa.Column[Any]:
+    return sa.Column(name, JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"))
+
+
+def _row_version() -> sa.Column[int]:
+    return sa.Column("row_version", sa.BigInteger, nullable=False, server_default=sa.text("1"))
+
+
+def _user_is_named() -> sa.CheckConstraint:
+    # On the tables without a parent; the others inherit it through their foreign key.
+    return _length("user_id", 1, limits.USER_ID_MAX_CHARS)
+
+
+def _length(column: str, low: int, high: int) -> sa.CheckConstraint:
+    """Bound a text by its number of characters; NULL passes."""
+    return sa.CheckConstraint(f"char_length({column}) BETWEEN {low} AND {high}", name=column)
+
+
+def _range(column: str, low: int, high: int | None = None) -> sa.CheckConstraint:
+    """Bound a number on both sides, or from below; NULL passes."""
+    bound = f"{column} >= {low}" if high is None else f"{column} BETWEEN {low} AND {high}"
+    return sa.CheckConstraint(bound, name=column)
+
+
+def _is_object(column: str) -> sa.CheckConstraint:
+    # Readers may look for members without asking what the document is, and hold it in memory.
+    bytes_max = limits.DOCUMENT_MAX_BYTES
+    return sa.CheckConstraint(
+        f"jsonb_typeof({column}) = 'object' AND octet_length({column}::text) <= {bytes_max}", name=column
+    )
+
+
+def _part_of(parent: str, column: str) -> sa.ForeignKeyConstraint:
+    # The owner is in the reference, so a row cannot hang on another user's row; and it goes with its parent.
+    return sa.ForeignKeyConstraint(["user_id", column], [f"{parent}.user_id", f"{parent}.id"], ondelete="CASCADE")
+
+
+profile = sa.Table(
+    "profile",
+    metadata,
+    _owner(),
+    _text("username"),
+    _text("first_name"),
+    _flag("sync_upstream"),
+    _object("settings"),
+    _moment("created_at"),
+    _moment("updated_at"),
+    _user_is_named(),
+    _length("username", 0, limits.NAME_MAX_CHARS),
+    _length("first_name", 0, limits.NAME_MAX_CHARS),
+    _is_object("settings"),
+    comment="What a user tells of themselves; a user without one is as good.",
+    info=synced(owner="user_id"),
+)
+
+image = sa.Table(
+    "image",
+    metadata,
+    _owner(),
+    _id(),
+    sa.Column("prompt", sa.Text, nullable=False),
+    _text("negative_prompt"),
+    sa.Column("image_url", sa.Text, nullable=False),
+    _text("model"),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("steps", sa.Integer),
+    sa.Column("width", sa.Integer),
+    sa.Column("height", sa.Integer),
+    sa.Column("source", sa.Text, nullable=False, server_default=sa.text("'message_response'")),
+    _text("persona_id"),
+    _text("persona_name"),
+    _text("alt_text"),
+    _text("description"),
+    _object("meta"),
+    _moment("created_at"),
+    _moment("updated_at"),
+    _row_version(),
+    _user_is_named(),
+    _length("prompt", 1, limits.PROMPT_MAX_CHARS),
+    _length("negative_prompt", 0, limits.PROMPT_MAX_CHARS),
+    _length("image_url", 1, limits.URL_MAX_CHARS),
+    _length("model", 0, limits.NAME_MAX_CHARS),
+    _range("steps", 1, limits.STEPS_MAX),
+    _range("width", 1, limits.SIDE_MAX_PX),
+    _range("height", 1, limits.SIDE_MAX_PX),
+    _length("source", 1, limits.NAME_MAX_CHARS),
+    _length("persona_id", 0, limits.NAME_MAX_CHARS),
+    _length("persona_name", 0, limits.NAME_MAX_CHARS),
+    _length("alt_text", 0, limits.ALT_TEXT_MAX_CHARS),
+    _length("description", 0, limits.DESCRIPTION_MAX_CHARS),
+    _is_object("meta"),
+    _range("row_version", 1),
+    comment="One generated image: what it was made from, where it is kept and what is said about it.",
+    info=synced(
+        owner="user_id",
+        indexes=[ReadIndex("newest", ["created_at", "id"], rendered=True)],
+        full_text=["prompt", "negative_prompt", "alt_text", "description"],
+    ),
+)
+
+image_activity = sa.Table(
+    "image_activity",
+    metadata,
+    _owner(),
+    sa.Column("image_id", sa.Uuid, primary_key=True),
+    _flag("is_favorite"),
+    sa.Column("rating", sa.SmallInteger),
+    _count("view_count"),
+    _count("o_count"),
+    _count("usage_count"),
+    sa.Column("last_viewed_at", sa.DateTime(timezone=True)),
+    _part_of("image", "image_id"),
+    _range("rating", 0, limits.RATING_MAX),
+    _range("view_count", 0),
+    _range("o_count", 0),
+    _range("usage_count", 0),
+    comment="What the owner thinks of an image and how often it was used; without a row: the defaults.",
+    info=synced(owner="user_id"),
+)
+
+image_event = sa.Table(
+    "image_event",
+    metadata,
+    _owner(),
+    _id(),
+    sa.Column("image_id", sa.Uuid, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    _moment("occurred_at"),
+    _text("client_event_id"),
+    _part_of("image", "image_id"),
+    # A retried report of one event is one event. NULLs do not collide: an event need not have an id.
+    sa.UniqueConstraint("user_id", "client_event_id"),
+    sa.CheckConstraint("kind IN ('view', 'o', 'usage')", name="kind"),
+    _length("client_event_id", 1, limits.NAME_MAX_CHARS),
+    # For the cascade from image.
+    sa.Index(None, "user_id", "image_id"),
+    comment="Every time an image was viewed, counted or put to use; image_activity holds their totals.",
+    info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "occurred_at", "id"])]),
+)
+
+album = sa.Table(
+    "album",
+    metadata,
+    _owner(),
+    _id(),
+    sa.Column("title", sa.Text, nullable=False),
+    _text("description"),
+    sa.Column("cover_image_id", sa.Uuid),
+    _moment("created_at"),
+    _moment("updated_at"),
+    _row_version(),
+    # An album outlives its cover; only the cover is forgotten, never the owner.
+    sa.ForeignKeyConstraint(
+        ["user_id", "cover_image_id"], ["image.user_id", "image.id"], ondelete="SET NULL (cover_image_id)"
+    ),
+    _user_is_named(),
+    _length("title", 1, limits.NAME_MAX_CHARS),
+    _length("description", 0, limits.DESCRIPTION_MAX_CHARS),
+    _range("row_version", 1),
+    # For the deletion of a cover.
+    sa.Index(None, "user_id", "cover_image_id"),
+    comment="A named, ordered choice of images.",
+    info=synced(owner="user_id", full_text=["title", "description"]),
+)
+
+album_image = sa.Table(
+    "album_image",
+    metadata,
+    _owner(),
+    sa.Column("album_id", sa.Uuid, primary_key=True),
+    sa.Column("image_id", sa.Uuid, primary_key=True),
+    _count("position"),
+    _text("caption"),
+    _moment("added_at"),
+    _part_of("album", "album_id"),
+    _part_of("image", "image_id"),
+    _range("position", 0),
+    _length("caption", 0, limits.ALT_TEXT_MAX_CHARS),
+    # For the cascade from image; the one from album uses the primary key.
+    sa.Index(None, "user_id", "image_id"),
+    comment="An image's place in an album. What is said of the image itself is in image alone.",
+    info=synced(
+        owner="user_id",
+        indexes=[
+            ReadIndex("in_order", ["album_id", "position", "image_id"]),
+            ReadIndex("of_image", ["image_id"]),
+        ],
+    ),
+)
+
+image_edit = sa.Table(
+    "image_edit",
+    metadata,
+    _owner(),
+    _id(),
+    sa.Column("image_id", sa.Uuid, nullable=False),
+    sa.Column("field", sa.Text, nullable=False),
+    sa.Column("old_value", JSONB(none_as_null=True)),
+    sa.Column("new_value", JSONB(none_as_null=True)),
+    _text("edited_by"),
+    _moment("edited_at"),
+    _part_of("image", "image_id"),
+    _length("field", 1, limits.NAME_MAX_CHARS),
+    _length("edited_by", 0, limits.USER_ID_MAX_CHARS),
+    # For the cascade from image.
+    sa.Index(None, "user_id", "image_id"),
+    comment="Who changed which field of an image from what to what, and when.",
+    info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "edited_at", "id"])]),
+)
+
+touch(image)
+touch(album)
+touch(profile, versioned=False)
+
+catalog = Catalog.of(metadata)

@@ -1,0 +1,119 @@
+"""Migrating: the chain of steps up to its head, then the capture of every synced table.
+
+    await migrate(primary, catalog)    # ["0001 The first tables: …", "capture of …"]; [] if nothing was to do
+
+All of it is one transaction, so that a migration that fails, or is killed, leaves the database as it was.
+Two that run at once wait for each other; the lock ends with the transaction, which a pooler does not mind.
+Steps go forward only; the way back is a restored backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from primary.capture import SCHEMA, capture_pending, engine_tables, install_capture, table_sql
+from primary.declaration import Catalog
+from primary.errors import PrimaryError
+from primary.postgres import Primary
+
+VERSION_TABLE = "alembic_version"
+
+_LOCK = 7_166_021_977_354_217_584
+"""Of `pg_advisory_xact_lock`: any number that nobody else takes."""
+
+
+class UnknownRevision(PrimaryError):
+    """The database was migrated by a newer program than this one."""
+
+    hint = "Run the release of tidepool that migrated this database, or a later one."
+
+
+async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
+    """Bring the database to what is declared; give what was done, in order, and [] when it was so already.
+
+    The steps of the chain are followed by the triggers of every table of ``catalog`` that has not got them as
+    its declaration has them now. Raises `PrimaryUnavailable`, and `UnknownRevision` when the database is
+    ahead of this program.
+    """
+    async with primary.transaction() as conn:
+        await conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        steps = await conn.run_sync(_upgrade)
+        return steps + _told(await install_capture(conn, catalog))
+
+
+async def pending(primary: Primary, catalog: Catalog) -> list[str]:
+    """Say what `migrate` would do, and [] when it has nothing to do. Raises as `migrate` does."""
+    async with primary.transaction() as conn:
+        steps = await conn.run_sync(_steps_to_do)
+        return steps + _told(await _captures_to_do(conn, catalog))
+
+
+async def write_step(primary: Primary, message: str, declared: Sequence[sa.MetaData]) -> str:
+    """Write the step that brings a database at the head of the chain to what is ``declared``; give its path.
+
+    For the engineer who changed a declaration. Alembic compares tables, columns, defaults, indexes and
+    foreign keys; check constraints, triggers and the moving of data are to be written by hand.
+    """
+    engine = sa.MetaData()
+    engine_tables(engine)
+    async with primary.transaction() as conn:
+        return await conn.run_sync(_write_step, message, [engine, *declared])
+
+
+async def _captures_to_do(conn: AsyncConnection, catalog: Catalog) -> list[str]:
+    if await conn.scalar(sa.text(f"SELECT to_regclass('{SCHEMA}.captured')")) is None:
+        return [table_sql(table) for table in catalog]
+    return await capture_pending(conn, catalog)
+
+
+def _told(captures: Sequence[str]) -> list[str]:
+    return ["capture of " + name.replace('"', "") for name in sorted(captures)]
+
+
+def _config(**handed: Any) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "primary:migrations")
+    config.attributes.update(handed)
+    return config
+
+
+def _steps_to_do(conn: sa.Connection) -> list[str]:
+    """List the steps between the database and the head of the chain, the next one first."""
+    context = MigrationContext.configure(conn, opts={"version_table": VERSION_TABLE, "version_table_schema": SCHEMA})
+    at = context.get_current_revision()
+    todo: list[str] = []
+    for step in ScriptDirectory.from_config(_config()).walk_revisions():  # the head first
+        if step.revision == at:
+            break
+        todo.insert(0, f"{step.revision} {step.doc.rstrip('.')}")
+    else:
+        if at is not None:
+            raise UnknownRevision(f"the database is at step {at}, which this program does not know")
+    return todo
+
+
+def _upgrade(conn: sa.Connection) -> list[str]:
+    """Take the steps that are to do, and give them."""
+    todo = _steps_to_do(conn)
+    if todo:
+        # Before any step, for the table that counts them lies in it.
+        conn.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
+        command.upgrade(_config(connection=conn), "head")
+    return todo
+
+
+def _write_step(conn: sa.Connection, message: str, declared: Sequence[sa.MetaData]) -> str:
+    config = _config(connection=conn, target_metadata=declared)
+    number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
+    script = command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
+    assert script is not None
+    assert not isinstance(script, list)
+    return script.path
