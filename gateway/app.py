@@ -1,0 +1,57 @@
+"""The application, wired together in one place: which routes there are, and what stands before them."""
+
+from __future__ import annotations
+
+from litestar import Litestar, Router
+
+from gateway.auth.middleware import Authenticate
+from gateway.auth.tokens import TokenVerifier
+from gateway.bodies import StrictRequest
+from gateway.freshness import Freshness
+from gateway.gallery.routes import gallery_router
+from gateway.observe.metrics import Metrics
+from gateway.observe.middleware import Observe
+from gateway.openapi import SECURITY, openapi_config, release
+from gateway.parts import Parts
+from gateway.problems import answer
+from gateway.routes import health, me, sync
+from gateway.settings import Settings
+from primary.declaration import Catalog
+from primary.postgres import Primary
+from replica.store import Store
+
+
+def create_app(
+    settings: Settings,
+    primary: Primary,
+    store: Store,
+    catalog: Catalog,
+    verifier: TokenVerifier,
+    metrics: Metrics | None = None,
+) -> Litestar:
+    """Put the application together. The parts are opened and closed by the caller (see `gateway.server`).
+
+    Everything below /api asks for a token, whatever is mounted there; nothing else does.
+    """
+    metrics = metrics or Metrics()
+    metrics.watch(store, primary)
+    edition = f"{release()} {store.schema.hash}"
+    freshness = Freshness(store, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
+    parts = Parts(settings, primary, store, catalog, verifier, metrics, freshness)
+    api = Router(
+        "/api",
+        route_handlers=[*sync.routes(parts), *me.routes(parts), gallery_router(parts)],
+        middleware=[Authenticate.by(verifier)],
+        security=SECURITY,
+    )
+    app = Litestar(
+        [api, health.router(parts)],
+        exception_handlers={Exception: answer},
+        request_class=StrictRequest,
+        request_max_body_size=settings.request_body_max_bytes,
+        openapi_config=openapi_config(),
+        logging_config=None,  # one handler logs what is unexpected, in `gateway.problems`
+    )
+    # Around the router itself, so that what is no route gets its id and is counted too.
+    app.asgi_handler = Observe(app.asgi_handler, metrics)
+    return app

@@ -1,0 +1,47 @@
+"""JSON bodies, read once and strictly, straight into the type that a handler declares.
+
+Litestar itself reads a body as plain JSON first and converts it leniently afterwards: the text "12" would
+pass for the number 12, and a batch would be walked twice. With this request class a handler still says
+``data: JSONBody[NewImage]``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from gateway.auth.tokens import Identity
+from gateway.problems import invalid_request, malformed_json
+from gateway.validation import error_in_body
+
+
+class StrictRequest(Request[Identity, Any, Any]):
+    """A request whose JSON body is exactly of the type of its handler's ``data``, or refused by the field."""
+
+    async def json(self) -> Any:
+        """Read the body. Raises a `Problem`: 400 for what is no JSON, 422 for what is not of the type."""
+        field = self.route_handler.parsed_data_field
+        decoder = _decoder(field.annotation) if field is not None else _decoder(Any)
+        try:
+            return decoder.decode(await self.body())
+        except msgspec.ValidationError as error:
+            raise invalid_request([error_in_body(error)]) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise malformed_json(_without_classes(error)) from error
+
+
+@lru_cache(maxsize=256)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _without_classes(error: Exception) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return "the body is not UTF-8"
+        case RecursionError():
+            return "the body is nested too deeply"
+    return str(error)

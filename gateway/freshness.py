@@ -1,0 +1,167 @@
+"""How fresh a read is: how far back it may look, what it says of that, and when it need not be sent again.
+
+    if (unchanged := await freshness.before(request.scope, user)) is not None:
+        return unchanged
+    reading = await store.read(user, work)
+    return freshness.answer(user, reading.version, reading.value)
+
+A read is served from the replica as it is, unless the client hands back a cursor that it has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from functools import lru_cache
+from time import monotonic
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from litestar.types import Scope
+
+from gateway.answers import Answer, Header
+from gateway.problems import Problem
+from gateway.validation import FieldError
+from primary.cursor import Cursor
+from primary.errors import EpochMismatch, InvalidCursor, PrimaryUnavailable
+from replica.store import SyncResult
+
+PAUSE_FIRST_S = 0.01  # a commit that was answered is visible at once; only a made-up cursor waits for long
+PAUSE_MAX_S = 0.25
+
+MIN_VERSION = "X-Min-Version"
+MIN_VERSION_PARAMETER = "min_version"
+
+_MIN_VERSION = MIN_VERSION.lower().encode()
+_PARAMETER = MIN_VERSION_PARAMETER.encode() + b"="
+_STALE: Header = (b"x-replica-stale", b"true")
+# What was read belongs to one user and ages at once: keep it, but ask before it is shown again.
+_CACHING: tuple[Header, ...] = ((b"cache-control", b"private, no-cache"), (b"vary", b"authorization, cookie"))
+
+
+class Replicas(Protocol):
+    """What is asked of the store here."""
+
+    async def cursor(self, user: str) -> Cursor:
+        """Give the cursor of the user's replica as it is."""
+        ...
+
+    async def sync(self, user: str, *, at_least: Cursor | None = None) -> SyncResult:
+        """Bring the user's replica up to date."""
+        ...
+
+
+class Reachable(Protocol):
+    """What is asked of the primary here."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last contact found it."""
+        ...
+
+
+class Freshness:
+    """Honours ``X-Min-Version`` (or ``?min_version=``) and ``If-None-Match``, and says which state was read.
+
+    ``wait_ms`` bounds the wait for a version. ``edition`` stands for all that shapes an answer besides the
+    rows: when it changes, no answer kept by a client counts as unchanged.
+    """
+
+    def __init__(self, store: Replicas, primary: Reachable, *, wait_ms: int, edition: str = "") -> None:
+        self._store = store
+        self._primary = primary
+        self._wait_s = wait_ms / 1000
+
+        # Two users' rows can stand at the same cursor, and share a browser: what is one's must not count as
+        # unchanged for the other.
+        @lru_cache(maxsize=10_000)
+        def tag(user: str) -> bytes:
+            return b"-" + hashlib.blake2b(f"{edition}\0{user}".encode(), digest_size=6).hexdigest().encode()
+
+        self._tag = tag
+
+    async def before(self, scope: Scope, user: str) -> Answer | None:
+        """Wait until the replica is at the client's min version, then give the 304 if the client has it all.
+
+        Raises a `Problem`: 422 `invalid_cursor`, 409 `cursor_epoch_changed`, 504 `version_not_reached`.
+        """
+        min_version = if_none_match = b""
+        field = MIN_VERSION
+        for name, value in scope["headers"]:
+            if name == _MIN_VERSION:
+                min_version = value
+            elif name == b"if-none-match":
+                if_none_match = value if not if_none_match else if_none_match + b"," + value
+        if not min_version and _PARAMETER in scope["query_string"]:
+            field = MIN_VERSION_PARAMETER
+            min_version = parse_qs(scope["query_string"]).get(field.encode(), [b""])[0]
+        if min_version:
+            await self.reach(user, _parse(min_version, field))
+        if not if_none_match:
+            return None
+        headers = self.headers(user, await self._store.cursor(user))
+        return Answer(304, headers) if _matches(if_none_match, headers[1][1]) else None
+
+    async def reach(self, user: str, version: Cursor) -> None:
+        """Wait until the user's replica is at ``version`` or past it, syncing it as needed."""
+        deadline = monotonic() + self._wait_s
+        pause = PAUSE_FIRST_S
+        unreachable = False
+        reached = await self._store.cursor(user)
+        while not (reached.epoch == version.epoch and reached >= version):
+            try:
+                async with asyncio.timeout(deadline - monotonic()):
+                    reached = (await self._store.sync(user, at_least=version)).version
+            except TimeoutError:
+                raise _not_reached(version, reached, unreachable=unreachable) from None
+            except PrimaryUnavailable:
+                unreachable = True  # it may be back in time
+            else:
+                unreachable = False
+                if reached.epoch != version.epoch:
+                    raise EpochMismatch(f"the primary's epoch is {reached.epoch}")
+                if reached >= version:
+                    return
+            await asyncio.sleep(max(0, min(pause, deadline - monotonic())))
+            pause = min(pause * 2, PAUSE_MAX_S)
+
+    def headers(self, user: str, version: Cursor) -> list[Header]:
+        """Give the headers that say which state was read: the version first, its ETag second."""
+        text = str(version).encode()
+        headers = [(b"x-replica-version", text), (b"etag", b'"%b%b"' % (text, self._tag(user))), *_CACHING]
+        if not self._primary.reachable:
+            headers.append(_STALE)
+        return headers
+
+    def answer(self, user: str, version: Cursor, body: bytes) -> Answer:
+        """Answer a read with the JSON that was read at ``version``."""
+        return Answer.json(body, headers=self.headers(user, version))
+
+
+def _matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Compare weakly, as RFC 9110 §13.1.2 has it for If-None-Match: a list of ETags, or a star for any.
+
+    >>> _matches(b'W/"a.1", "a.2"', b'"a.2"'), _matches(b'"a.1"', b'"a.2"'), _matches(b"*", b'"a.2"')
+    (True, False, True)
+    """
+    if if_none_match == etag:
+        return True
+    return any(one.strip().removeprefix(b"W/") in (etag, b"*") for one in if_none_match.split(b","))
+
+
+def _parse(text: bytes, field: str) -> Cursor:
+    try:
+        return Cursor.parse(text.decode("latin-1"))
+    except InvalidCursor as error:
+        errors = [FieldError(field, str(error))]
+        raise Problem(422, "invalid_cursor", f"{field}: {error}", hint=error.hint, errors=errors) from None
+
+
+def _not_reached(version: Cursor, reached: Cursor, *, unreachable: bool) -> Problem:
+    why = "the primary database cannot be reached" if unreachable else "the replica did not get there in time"
+    return Problem(
+        504,
+        "version_not_reached",
+        f"version {version} was asked for and {reached} is what there is: {why}",
+        hint="Try again shortly, or read without a min version.",
+    )

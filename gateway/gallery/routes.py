@@ -1,0 +1,20 @@
+"""The gallery's routes, put together."""
+
+from __future__ import annotations
+
+from litestar import Router
+
+from gateway.gallery import reads, writes
+from gateway.gallery.problems import refuse
+from gateway.parts import Parts
+from primary.gallery.errors import GalleryError
+
+
+def gallery_router(parts: Parts) -> Router:
+    """Give all routes of the gallery, to be mounted below /api."""
+    return Router(
+        "/",
+        route_handlers=[*reads.routes(parts), *writes.routes(parts)],
+        exception_handlers={GalleryError: refuse},
+        tags=["images"],
+    )

@@ -1,0 +1,32 @@
+"""The parts that routes are made of, put together once and handed to each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.auth.tokens import TokenVerifier
+from gateway.freshness import Freshness
+from gateway.observe.metrics import Metrics
+from gateway.settings import Settings
+from primary.declaration import Catalog
+from primary.postgres import Primary
+from replica.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a handler works with. A module of routes is a function that takes the parts and gives handlers.
+
+    def routes(parts: Parts) -> list[HTTPRouteHandler]:
+        @get("/things", operation_class=FreshRead)
+        async def things(request: StrictRequest) -> Answer:
+            user = request.user.user
+    """
+
+    settings: Settings
+    primary: Primary
+    store: Store
+    catalog: Catalog
+    verifier: TokenVerifier
+    metrics: Metrics
+    freshness: Freshness

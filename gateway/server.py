@@ -1,0 +1,247 @@
+"""The server's life: what it needs is opened in order, and closed in the reverse order, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from gateway.app import create_app
+from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
+from gateway.settings import Settings, SettingsError
+from primary.embedded import EmbeddedPostgres
+from primary.errors import PrimaryUnavailable
+from primary.gallery.tables import catalog
+from primary.migrate import migrate
+from primary.postgres import Primary
+from primary.postgres_feed import PostgresFeed
+from replica.faults import from_environment
+from replica.store import Store, StoreLimits
+
+GRACE_S = 2  # for requests under way when the server is told to stop; Postgres and the files need the rest of 5 s
+KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
+BACKLOG = 2_048
+
+Ready = Callable[[str, int], Awaitable[None] | None]
+"""Called with the host and the real port when the first request can be answered."""
+
+_log = structlog.get_logger("tidepool.server")
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on."""
+
+    hint = "Stop what uses the port, or choose another with TIDEPOOL_PORT (0 takes any free one)."
+
+
+async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
+    """Serve until SIGINT or SIGTERM, or until cancelled; give the exit code.
+
+    An embedded Postgres is migrated first. A database of one's own is migrated with ``tidepool migrate``, and
+    may be away: then the server starts, serves the replicas that it has, and says what is missing at
+    /health/ready. Raises what keeps it from starting: `CannotListen`, `SettingsError`, `DataDirectoryLocked`,
+    `EmbeddedPostgresError` or another `PrimaryError`.
+    """
+    this = asyncio.current_task()
+    assert this is not None
+    server: _Server | None = None
+    ordered = False
+
+    def stop() -> None:
+        nonlocal ordered
+        if server is not None and server.started:
+            server.should_exit = True
+            server.force_exit = ordered  # the second time without waiting for requests
+        elif not ordered:
+            this.cancel()
+        ordered = True
+
+    with _signals(stop):
+        try:
+            async with opened(settings) as (app, listening):
+                server = _Server(_uvicorn(app), ready)
+                await server.serve(sockets=[listening])
+        except asyncio.CancelledError:
+            if not ordered:
+                raise
+            this.uncancel()
+    _log.info("stopped")
+    return 0
+
+
+def run(settings: Settings, *, ready: Ready | None = None) -> int:
+    """Serve in an event loop of its own, uvloop's; give the exit code."""
+    import uvloop  # noqa: PLC0415  # exists on no Windows
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings, ready=ready))
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket]]:
+    """Open all that serving needs; give the application and the socket that it is to be served on."""
+    async with AsyncExitStack() as stack:
+        # First, for it is what fails most, and at once.
+        listening = stack.enter_context(contextlib.closing(_bind(settings.host, settings.port)))
+        _make(settings.data_dir)
+        verifier = _verifier(settings)
+        stack.push_async_callback(verifier.close)
+        url = settings.database_url
+        if url is None:
+            embedded = EmbeddedPostgres(settings.data_dir)
+            stack.push_async_callback(embedded.stop)
+            url = await embedded.start()
+        primary = Primary(url, pool_max=settings.primary_pool_max, prepared_statements=settings.prepared_statements)
+        stack.push_async_callback(primary.close)
+        await primary.open()
+        if settings.database_url is None:
+            for done in await migrate(primary, catalog):
+                _log.info("migrated", step=done)
+        limits = StoreLimits(replica_open_max=settings.replica_open_max, sync_concurrency=settings.sync_concurrency)
+        passing = from_environment(os.environ)  # a test's order to die at some point of a sync; else nothing
+        store = Store(settings.data_dir, catalog, PostgresFeed(primary, catalog), limits, passing)
+        await store.open()
+        stack.push_async_callback(store.close)
+        await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
+        yield create_app(settings, primary, store, catalog, verifier), listening
+
+
+def _make(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            [f"TIDEPOOL_DATA_DIR is {str(data_dir)!r}, which cannot be made: {error.strerror}"]
+        ) from None
+
+
+def _verifier(settings: Settings) -> TokenVerifier:
+    keys: Keys
+    if settings.jwks_url is not None:
+        keys = JwksKeys(settings.jwks_url, cache_s=settings.jwks_cache_s)
+    else:
+        keys = SecretKey(settings.jwt_secret or load_or_create_secret(settings.data_dir))
+    return TokenVerifier(
+        keys,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        cache_max=settings.token_cache_max,
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the address. Nobody can connect before uvicorn listens on it."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listening
+
+
+@asynccontextmanager
+async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
+    """Ask the primary for a sign of life now and then: its going and coming is known without a request."""
+
+    async def probe() -> None:
+        reachable = True
+        while True:
+            with contextlib.suppress(PrimaryUnavailable):
+                await primary.ping()
+            if primary.reachable is not reachable:
+                reachable = primary.reachable
+                (_log.info if reachable else _log.warning)("primary_back" if reachable else "primary_lost")
+            await asyncio.sleep(interval_s)
+
+    task = asyncio.create_task(probe(), name="primary-probe")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _uvicorn(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",  # what the application needs is opened before it and closed after it
+        log_config=None,
+        access_log=False,  # `gateway.observe` writes the lines that are worth it
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, without its signals, which are ours, and telling when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Ready | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._shut = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        except BaseException:
+            if self.started and not self._shut:  # uvicorn itself just leaves when its task is cancelled
+                await self.shutdown(sockets)
+            raise
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets is not None
+        host, port = sockets[0].getsockname()[:2]
+        _log.info("listening", host=host, port=port)
+        if self._ready is not None:
+            told = self._ready(host, port)
+            if inspect.isawaitable(told):
+                await told
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._shut = True
+        await super().shutdown(sockets)
+        if left := [task for task in self.server_state.tasks if not task.done()]:
+            await asyncio.wait(left, timeout=GRACE_S / 2)  # they were cancelled; what they use is closed next
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM call ``stop``, where this is the thread that signals come to."""
+    loop = asyncio.get_running_loop()
+    taken: list[signal.Signals] = []
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
+                loop.add_signal_handler(number, stop)
+                taken.append(number)
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
