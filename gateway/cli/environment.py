@@ -1,0 +1,83 @@
+"""What every command starts from: the settings, an event loop, and the database that the settings name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gateway.cli.failures import Failure
+from gateway.settings import Settings
+from replica.faults import CRASH_VARIABLE
+
+if TYPE_CHECKING:
+    from primary.postgres import Primary
+
+T = TypeVar("T")
+
+
+def read_settings(overrides: Mapping[str, object] | None = None) -> Settings:
+    """Read the settings from the environment, with what options of the command put over them.
+
+    Raises `SettingsError`.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != CRASH_VARIABLE}
+    given = {name: str(value) for name, value in (overrides or {}).items() if value is not None}
+    return Settings.from_environment(
+        environment | {f"TIDEPOOL_{name.upper()}": v for name, v in given.items()}
+    )
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end, on the loop that the server uses."""
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+@asynccontextmanager
+async def database(settings: Settings, *, create: bool = False) -> AsyncIterator[str]:
+    """Give the address of the database that the settings name.
+
+    An embedded one is started if it does not run, and stopped at the end if nobody else uses it by then.
+    Without ``create`` it must be there already: a command in the wrong folder is to say so, not to start
+    from nothing.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    from primary.embedded import EmbeddedPostgres
+
+    server = EmbeddedPostgres(settings.data_dir)
+    if not create and not server.cluster.exists():
+        raise Failure(
+            f"there is no data in {settings.data_dir.absolute()}.",
+            "Set TIDEPOOL_DATA_DIR to where it is, or TIDEPOOL_DATABASE_URL; `tidepool dev` makes a new one.",
+        )
+    url = await server.start()
+    try:
+        yield url
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def primary_of(settings: Settings, *, create: bool = False) -> AsyncIterator[Primary]:
+    """Open the primary that the settings name, and see that it answers. Raises `PrimaryUnavailable`."""
+    from primary.postgres import Primary
+
+    async with database(settings, create=create) as url:
+        primary = Primary(
+            url, pool_max=settings.primary_pool_max, prepared_statements=settings.prepared_statements
+        )
+        await primary.open()
+        try:
+            await primary.ping()
+            yield primary
+        finally:
+            await primary.close()

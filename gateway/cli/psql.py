@@ -1,0 +1,32 @@
+"""`tidepool psql`: look into the primary with the psql that comes along."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from gateway.cli.environment import database, read_settings, run
+from gateway.settings import Settings
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Run psql on the primary database.
+
+    With what it is given: `tidepool psql -c 'TABLE album'`.
+    """
+    raise SystemExit(run(_psql(read_settings(), arguments)))
+
+
+async def _psql(settings: Settings, arguments: tuple[str, ...]) -> int:
+    from primary.embedded import psql_path
+
+    async with database(settings) as url:
+        process = await asyncio.create_subprocess_exec(psql_path(), url, *arguments)
+        while True:
+            try:
+                return await process.wait()
+            except asyncio.CancelledError:  # Ctrl-C is for psql, which ends a query with it
+                continue

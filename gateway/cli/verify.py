@@ -1,0 +1,49 @@
+"""`tidepool verify`: compare replicas with the primary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.environment import primary_of, read_settings, run
+from gateway.cli.failures import FAILED
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from replica.verify import UserReport
+
+
+@click.command("verify")
+@click.option("--user", "users", multiple=True, metavar="USER", help="Only this user's replica; may be given again.")
+def verify_command(users: tuple[str, ...]) -> None:
+    """Compare replicas with the primary.
+
+    Row by row, all but what changed since the replica was synced; prints what differs, and exits 1 if
+    anything does. The server may run meanwhile.
+    """
+    raise SystemExit(run(_verify(read_settings(), users)))
+
+
+async def _verify(settings: Settings, users: tuple[str, ...]) -> int:
+    from primary.gallery.tables import catalog
+    from primary.postgres_feed import PostgresFeed
+    from replica.verify import verify
+
+    async with primary_of(settings) as primary:
+        feed = PostgresFeed(primary, catalog)
+        total = await verify(settings.data_dir, feed, catalog, users or None, _tell)
+    behind = f"; {total.behind:,} rows changed since and were left out" if total.behind else ""
+    if total.clean:
+        click.echo(f"{total.users:,} replicas, {total.compared:,} rows: all are as in the primary{behind}.")
+        return 0
+    click.echo(f"{len(total.differing):,} of {total.users:,} replicas differ from the primary{behind}.")
+    click.echo("  A replica that differs is made anew with `tidepool rebuild USER`.", err=True)
+    return FAILED
+
+
+def _tell(one: UserReport) -> None:
+    for difference in one.differences:
+        click.echo(f"{one.user}: {difference}")
+    if one.more_differences:
+        click.echo(f"{one.user}: and {one.more_differences:,} more")
