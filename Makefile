@@ -50,7 +50,7 @@ bench: $(VENV)/.dev ## measure; wants the machine for itself
 .PHONY: migration
 migration: $(VENV)/.dev ## write a migration from what the declarations now say: NAME="add colour"
 	@test -n "$(NAME)" || { echo 'name it: make migration NAME="add colour to image"' >&2; exit 2; }
-	@$(BIN)/python -m primary.migrations "$(NAME)"
+	@$(BIN)/tidepool migration "$(NAME)"
 
 .PHONY: clean
 clean: ## remove the environment and every cache; data/ stays

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from gateway.cli.environment import database, primary_of, read_settings, run
+from gateway.cli.environment import database, primary_of, read_settings, run, set_up_logs
 from gateway.cli.token import DAY_S, make_token
 from gateway.settings import Settings
 
@@ -29,15 +29,13 @@ def dev(host: str | None, port: int | None) -> None:
     if not {"TIDEPOOL_LOG_FORMAT", "LOG_FORMAT"} & os.environ.keys() and sys.stderr.isatty():
         overrides["log_format"] = "console"
     settings = read_settings(overrides)
-    from gateway.observe.logs import configure_logs
-
-    configure_logs(settings.log_level, settings.log_format)
+    set_up_logs(settings)
     raise SystemExit(run(_dev(settings)))
 
 
 async def _dev(settings: Settings) -> int:
     from gateway.demo import IMAGES, USER, ensure_demo
-    from gateway.server import serve
+    from gateway.server import freeze_startup, serve
     from primary.gallery.tables import catalog
     from primary.migrate import migrate
 
@@ -50,6 +48,7 @@ async def _dev(settings: Settings) -> int:
                 click.echo(f"made the user {USER} with {IMAGES} images")
 
         def ready(host: str, port: int) -> None:
+            freeze_startup()
             click.echo(_welcome(settings, _address(host, port)))
 
         return await serve(settings, ready=ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -25,9 +26,16 @@ def read_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     """
     environment = {name: value for name, value in os.environ.items() if name != CRASH_VARIABLE}
     given = {name: str(value) for name, value in (overrides or {}).items() if value is not None}
-    return Settings.from_environment(
-        environment | {f"TIDEPOOL_{name.upper()}": v for name, v in given.items()}
-    )
+    return Settings.from_environment(environment | {f"TIDEPOOL_{name.upper()}": v for name, v in given.items()})
+
+
+def set_up_logs(settings: Settings) -> None:
+    """Log as the settings ask, for a command that serves."""
+    from gateway.observe.logs import configure_logs
+
+    configure_logs(settings.log_level, settings.log_format)
+    # It tells of its own workings; the steps that it takes are told by who asked for them.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -72,9 +80,7 @@ async def primary_of(settings: Settings, *, create: bool = False) -> AsyncIterat
     from primary.postgres import Primary
 
     async with database(settings, create=create) as url:
-        primary = Primary(
-            url, pool_max=settings.primary_pool_max, prepared_statements=settings.prepared_statements
-        )
+        primary = Primary(url, pool_max=settings.primary_pool_max, prepared_statements=settings.prepared_statements)
         await primary.open()
         try:
             await primary.ping()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -55,6 +56,7 @@ def main() -> None:
     """
     # A command's own lines say how it went; those that serve set up the logs that the settings ask for.
     configure_logs("error", "console")
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # which sets a level of its own when it is imported
 
 
 for _command in (

@@ -10,9 +10,7 @@ from gateway.settings import Settings
 
 
 @click.command("migrate")
-@click.option(
-    "--check", is_flag=True, help="Change nothing; print what would be done, exit 1 if anything would."
-)
+@click.option("--check", is_flag=True, help="Change nothing; print what would be done, exit 1 if anything would.")
 def migrate_command(check: bool) -> None:
     """Apply the migrations that the database lacks.
 
@@ -46,8 +44,9 @@ async def _write(name: str) -> None:
     import tempfile
     from pathlib import Path
 
+    from primary.declaration import Catalog
     from primary.embedded import EmbeddedPostgres
-    from primary.gallery.tables import catalog, metadata
+    from primary.gallery.tables import metadata
     from primary.migrate import migrate, write_step
     from primary.postgres import Primary
 
@@ -56,8 +55,9 @@ async def _write(name: str) -> None:
         primary = Primary(await server.start())
         await primary.open()
         try:
-            await migrate(primary, catalog)
-            click.echo(await write_step(primary, name, [metadata]))
+            # Only the chain: what is declared since has no table yet to capture.
+            await migrate(primary, Catalog([]))
+            await write_step(primary, name, [metadata])  # says itself where it is
         finally:
             await primary.close()
             await server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import click
 
@@ -23,10 +24,12 @@ def psql(arguments: tuple[str, ...]) -> None:
 async def _psql(settings: Settings, arguments: tuple[str, ...]) -> int:
     from primary.embedded import psql_path
 
+    loop = asyncio.get_running_loop()
     async with database(settings) as url:
-        process = await asyncio.create_subprocess_exec(psql_path(), url, *arguments)
-        while True:
-            try:
-                return await process.wait()
-            except asyncio.CancelledError:  # Ctrl-C is for psql, which ends a query with it
-                continue
+        # Ctrl-C is for psql, which ends a query with it.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        try:
+            process = await asyncio.create_subprocess_exec(psql_path(), url, *arguments)
+            return await process.wait()
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)

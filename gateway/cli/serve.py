@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.cli.environment import read_settings
+from gateway.cli.environment import read_settings, set_up_logs
 
 
 @click.command()
@@ -18,7 +18,6 @@ def serve(host: str | None, port: int | None) -> None:
     """
     settings = read_settings({"host": host, "port": port})
     from gateway import server
-    from gateway.observe.logs import configure_logs
 
-    configure_logs(settings.log_level, settings.log_format)
+    set_up_logs(settings)
     raise SystemExit(server.run(settings))

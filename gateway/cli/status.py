@@ -98,9 +98,7 @@ def _look_at_replicas(data_dir: Path, heads: dict[str, int]) -> Section:
     for location in directory.all():
         found["count"] += 1
         try:
-            found["bytes"] += sum(
-                path.stat().st_size for path in (location.database, location.wal) if path.exists()
-            )
+            found["bytes"] += sum(path.stat().st_size for path in (location.database, location.wal) if path.exists())
             user, cursor = _state(location)
             found["behind"] += cursor.version < heads.get(user, 0)
         except (sqlite3.Error, OSError, ValueError):
@@ -127,30 +125,23 @@ def _state(location: Location) -> tuple[str, Cursor]:
 
 
 def _show(found: dict[str, Section]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     directory, primary, replicas = found["data_directory"], found["primary"], found["replicas"]
     process = directory["used_by_process"]
-    state = (
-        f"Postgres {primary['version']}, {_size(primary['bytes'])}"
-        if primary["reachable"]
-        else primary["error"]
-    )
-    table = Table.grid(padding=(0, 3))
-    table.add_row("data directory", directory["path"])
-    table.add_row("server", f"running, process {process}" if process else "not running")
-    table.add_row("primary", f"{'embedded ' if primary['embedded'] else ''}{state}")
-    table.add_row("migrations", primary["migrations"])
-    if "users" in primary:
-        table.add_row("users", f"{primary['users']:,}")
-    table.add_row(
-        "replicas", f"{replicas['count']:,}, {_size(replicas['bytes'])}, {replicas['behind']:,} to be synced"
-    )
-    for name, meaning in (("unreadable", "unreadable"), ("set_aside", "set aside")):
-        if replicas[name]:
-            table.add_row("", f"{replicas[name]:,} {meaning}")
-    Console(highlight=False, soft_wrap=True).print(table)
+    state = f"Postgres {primary['version']}, {_size(primary['bytes'])}" if primary["reachable"] else primary["error"]
+    lines = {
+        "data directory": directory["path"],
+        "server": f"running, process {process}" if process else "not running",
+        "primary": f"{'embedded ' if primary['embedded'] else ''}{state}",
+        "migrations": primary["migrations"],
+        "users": f"{primary['users']:,}" if "users" in primary else "unknown",
+        "replicas": f"{replicas['count']:,}, {_size(replicas['bytes'])}, {replicas['behind']:,} to be synced",
+    }
+    if replicas["unreadable"]:
+        lines["replicas"] += f", {replicas['unreadable']:,} unreadable"
+    if replicas["set_aside"]:
+        lines["replicas"] += f", {replicas['set_aside']:,} set aside"
+    for name, text in lines.items():
+        click.echo(f"{name:<16}{text}")
 
 
 def _size(count: int) -> str:

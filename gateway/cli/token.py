@@ -14,9 +14,7 @@ DAY_S = 86_400
 @click.command()
 @click.argument("user")
 @click.option("--admin", is_flag=True, help="May also use the routes of administrators.")
-@click.option(
-    "--ttl-s", type=click.IntRange(min=1), default=DAY_S, show_default=True, help="How long it is good for."
-)
+@click.option("--ttl-s", type=click.IntRange(min=1), default=DAY_S, show_default=True, help="How long it is good for.")
 def token(user: str, admin: bool, ttl_s: int) -> None:
     """Print a token that speaks for USER.
 
@@ -37,6 +35,6 @@ def make_token(settings: Settings, user: str, *, admin: bool = False, ttl_s: int
         )
     secret = settings.jwt_secret or load_or_create_secret(settings.data_dir)
     try:
-        return issue(secret, user, admin=admin, ttl_s=ttl_s)
+        return issue(secret, user, admin=admin, ttl_s=ttl_s, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
     except ValueError as error:
         raise Failure(f"{error}.", exit_code=USAGE) from error

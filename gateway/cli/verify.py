@@ -33,9 +33,9 @@ async def _verify(settings: Settings, users: tuple[str, ...]) -> int:
     async with primary_of(settings) as primary:
         feed = PostgresFeed(primary, catalog)
         total = await verify(settings.data_dir, feed, catalog, users or None, _tell)
-    behind = f"; {total.behind:,} rows changed since and were left out" if total.behind else ""
+    behind = f"; {total.behind:,} changed since and were left out" if total.behind else ""
     if total.clean:
-        click.echo(f"{total.users:,} replicas, {total.compared:,} rows: all are as in the primary{behind}.")
+        click.echo(f"replicas: {total.users:,}, rows: {total.compared:,}; all are as in the primary{behind}.")
         return 0
     click.echo(f"{len(total.differing):,} of {total.users:,} replicas differ from the primary{behind}.")
     click.echo("  A replica that differs is made anew with `tidepool rebuild USER`.", err=True)

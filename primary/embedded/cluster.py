@@ -30,8 +30,8 @@ SETTINGS = {
     "log_autovacuum_min_duration": "-1",
 }
 
-# What Postgres programs see of our environment: nothing, for PGPORT, PGDATA and the like would change what
-# they do.
+# What Postgres programs see of our environment: nothing. It may hold secrets, which are none of theirs, and
+# PGPORT and the like, which would change what they do.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 # sockaddr_un.sun_path, less its closing zero and the name of the socket.

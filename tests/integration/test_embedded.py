@@ -1,0 +1,370 @@
+"""The embedded Postgres: starts fast, is shared, survives what it must, and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError, psql_path
+from primary.embedded.account import Account, account_for
+from primary.embedded.postmaster import Postmaster
+from tests.support.databases import FAST, temporary_folder
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+
+
+@pytest.fixture(scope="module")
+def made_once() -> Iterator[Path]:
+    """A data directory with a cluster in it, at rest."""
+    with temporary_folder() as folder:
+        server = EmbeddedPostgres(folder, settings=FAST)
+        asyncio.run(server.start())
+        asyncio.run(server.stop())
+        yield folder
+
+
+@pytest.fixture
+async def data_dir(made_once: Path) -> AsyncIterator[Path]:
+    """A copy of it, and no server left in it at the end."""
+    with temporary_folder() as folder:
+        subprocess.run(["cp", "-a", f"{made_once}/.", str(folder)], check=True)
+        yield folder
+        kill(folder, signal.SIGQUIT)
+
+
+def kill(data_dir: Path, order: signal.Signals) -> None:
+    found = Postmaster.of(data_dir / "postgres")
+    if found is not None:
+        os.kill(found.pid, order)
+        wait_for(lambda: Postmaster.of(data_dir / "postgres") is None)
+
+
+def wait_for(condition, timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.005)
+
+
+def rows(url: str, sql: str) -> list[tuple]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(sql.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+async def test_a_new_data_directory_becomes_a_running_server_with_our_database(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "not" / "there yet, with a space and a ü")
+    url = await server.start()
+    try:
+        version, database, locale, sync = rows(
+            url,
+            "SELECT current_setting('server_version_num')::int / 10000, current_database(), datlocale,"
+            " current_setting('fsync') || current_setting('synchronous_commit')"
+            " FROM pg_database WHERE datname = current_database()",
+        )[0]
+        assert (version, database, locale, sync) == (18, "tidepool", "C.UTF-8", "onon")
+        assert server.data_dir.stat().st_mode & 0o007 == 0
+    finally:
+        await server.stop()
+    assert not server.running()
+
+
+async def test_what_was_written_is_there_after_a_stop_and_a_start_both_fast(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    rows(await server.start(), "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+    begun = time.monotonic()
+    await server.stop()
+    stopped = time.monotonic()
+    url = await server.start()
+    started = time.monotonic()
+    assert rows(url, "SELECT count(*) FROM kept") == [(1000,)]
+    await server.stop()
+    assert stopped - begun < 3
+    assert started - stopped < 1.5
+
+
+async def test_the_loop_is_free_while_the_server_starts_and_stops(data_dir: Path) -> None:
+    longest_s = 0.0
+
+    async def watch() -> None:
+        nonlocal longest_s
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest_s = max(longest_s, time.monotonic() - begun)
+
+    watcher = asyncio.create_task(watch())
+    server = EmbeddedPostgres(data_dir)
+    await server.start()
+    await server.stop()
+    watcher.cancel()
+    assert longest_s < 0.25
+
+
+async def test_a_server_left_by_a_killed_process_is_picked_up_and_then_stopped(data_dir: Path) -> None:
+    code = """
+import asyncio, pathlib, sys
+from primary.embedded import EmbeddedPostgres
+async def main():
+    print(await EmbeddedPostgres(pathlib.Path(sys.argv[1])).start(), flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(data_dir)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process, process.stdout:
+        url = process.stdout.readline().strip()
+        left = Postmaster.of(data_dir / "postgres")
+        process.kill()
+    assert left is not None
+    server = EmbeddedPostgres(data_dir)
+    assert await server.start() == url
+    assert Postmaster.of(data_dir / "postgres") == left
+    await server.stop()
+    assert not server.running()
+
+
+async def test_the_last_one_out_stops_the_server_and_nobody_before(data_dir: Path) -> None:
+    first, second = EmbeddedPostgres(data_dir), EmbeddedPostgres(data_dir)
+    assert await first.start() == await second.start()
+    await first.stop()
+    assert rows(second.url, "SELECT 1") == [(1,)]
+    await first.start()
+    await second.stop()
+    assert rows(first.url, "SELECT 1") == [(1,)]
+    await first.stop()
+    assert not first.running()
+
+
+async def test_many_that_start_at_once_share_one_server(data_dir: Path) -> None:
+    servers = [EmbeddedPostgres(data_dir) for _ in range(6)]
+    assert len(set(await asyncio.gather(*(server.start() for server in servers)))) == 1
+    assert (data_dir / "postgres.log").read_text().count("ready to accept connections") == 2  # one when it was made
+    await asyncio.gather(*(server.stop() for server in servers))
+    assert not servers[0].running()
+
+
+async def test_a_crashed_server_is_started_again_with_all_that_was_committed(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    rows(await server.start(), "CREATE TABLE kept AS SELECT 1")
+    kill(data_dir, signal.SIGKILL)
+    await server.stop()
+    assert rows(await server.start(), "SELECT count(*) FROM kept") == [(1,)]
+    await server.stop()
+
+
+async def test_a_dead_servers_process_id_in_use_by_another_program_does_not_stop_the_start(data_dir: Path) -> None:
+    cluster = data_dir / "postgres"
+    # Of the same user, for Postgres knows by itself that another user's process cannot be a server of this
+    # cluster.
+    with subprocess.Popen(["sleep", "60"], **account_for(cluster).process) as other:
+        lines = [str(other.pid), str(cluster), "1", "5432", str(cluster), "", "1 1", "ready"]
+        (cluster / "postmaster.pid").write_text("\n".join(lines))
+        server = EmbeddedPostgres(data_dir)
+        assert not server.running()
+        assert rows(await server.start(), "SELECT 1") == [(1,)]
+        await server.stop()
+        other.kill()
+
+
+async def test_the_server_is_out_of_reach_of_ctrl_c_and_knows_no_secrets(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEPOOL_JWT_SECRET", "swordfish")
+    server = EmbeddedPostgres(data_dir)
+    await server.start()
+    found = Postmaster.of(server.cluster)
+    assert found is not None
+    assert os.getpgid(found.pid) != os.getpgid(0)
+    assert "swordfish" not in psutil.Process(found.pid).environ().values()
+    await server.stop()
+
+
+async def test_a_cancelled_start_leaves_no_server_running(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    start = asyncio.create_task(server.start())
+    await asyncio.sleep(0.01)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert not server.running()
+    assert rows(await server.start(), "SELECT 1") == [(1,)]
+    await server.stop()
+
+
+async def test_a_killed_creation_leaves_nothing_that_hinders_the_next(tmp_path: Path) -> None:
+    (tmp_path / "postgres.new").mkdir()
+    (tmp_path / "postgres.new" / "PG_VERSION").write_text("18\n")
+    server = EmbeddedPostgres(tmp_path)
+    assert rows(await server.start(), "SELECT 1") == [(1,)]
+    await server.stop()
+    assert not (tmp_path / "postgres.new").exists()
+
+
+async def test_a_path_too_long_for_a_socket_still_works(data_dir: Path) -> None:
+    long = data_dir / ("long" * 30)
+    long.mkdir()
+    (data_dir / "postgres").rename(long / "postgres")
+    server = EmbeddedPostgres(long)
+    url = await server.start()
+    folder = Path(url.partition("host=")[2].partition("&")[0])
+    assert rows(url, "SELECT 1") == [(1,)]
+    assert folder.stat().st_mode & 0o077 == 0
+    await server.stop()
+    assert not folder.exists()
+
+
+async def test_the_environment_does_not_change_where_the_server_listens(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", "6000")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    monkeypatch.setenv("PGHOST", "192.0.2.1")
+    server = EmbeddedPostgres(data_dir)
+    assert rows(await server.start(), "SELECT current_setting('port')") == [("5432",)]
+    await server.stop()
+
+
+async def test_the_bundled_psql_connects_and_no_network_does(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    url = await server.start()
+    done = subprocess.run([psql_path(), url, "-Atc", "SHOW listen_addresses"], capture_output=True, text=True)
+    await server.stop()
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+async def test_another_versions_data_directory_is_refused_with_what_to_do(data_dir: Path) -> None:
+    (data_dir / "postgres" / "PG_VERSION").write_text("15\n")
+    with pytest.raises(EmbeddedPostgresError, match=r"made by Postgres 15; the bundled one is 18") as raised:
+        await EmbeddedPostgres(data_dir).start()
+    assert "pg_upgrade" in raised.value.hint
+
+
+async def test_a_folder_that_is_no_cluster_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "letters.txt").write_text("dear")
+    with pytest.raises(EmbeddedPostgresError, match="not a data directory"):
+        await EmbeddedPostgres(tmp_path).start()
+    assert (tmp_path / "postgres" / "letters.txt").read_text() == "dear"
+
+
+async def test_a_start_that_fails_tells_the_servers_own_complaint(data_dir: Path) -> None:
+    with pytest.raises(EmbeddedPostgresError, match="shared_buffers") as raised:
+        await EmbeddedPostgres(data_dir, settings={"shared_buffers": "plenty"}).start()
+    assert "postgres.log" in raised.value.hint
+
+
+async def test_a_full_disk_is_named_as_the_reason(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(data_dir)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1024**2))
+    with pytest.raises(EmbeddedPostgresError) as raised:
+        await EmbeddedPostgres(data_dir, settings={"shared_buffers": "plenty"}).start()
+    assert "The disk is full: 1 MiB" in raised.value.hint
+
+
+async def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmbeddedPostgresError, match="cannot be used") as raised:
+        await EmbeddedPostgres(tmp_path / "file" / "data").start()
+    assert "TIDEPOOL_DATA_DIR" in raised.value.hint
+
+
+def test_another_users_cluster_is_refused_with_how_to_hand_it_over(
+    made_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(EmbeddedPostgresError, match="belongs to the user") as raised:
+        account_for(made_once / "postgres")
+    assert "chown -R 54321" in raised.value.hint
+
+
+@AS_ROOT
+async def test_root_lets_postgres_and_no_one_else_through_to_the_data(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    server = EmbeddedPostgres(closed / "data")
+    await server.start()
+    await server.stop()
+    account = account_for(server.cluster)
+    look = ["test", "-x", str(closed / "data")]
+    assert subprocess.run(look, **account.process).returncode == 0
+    stranger = Account("stranger", 54321, 54321, switch=True)
+    assert subprocess.run(look, **stranger.process).returncode == 1
+    listing = subprocess.run(["ls", str(closed)], **account.process, capture_output=True)
+    assert listing.returncode != 0
+
+
+def without_access_control_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    monkeypatch.setattr(os, "getxattr", refuse)
+
+
+@AS_ROOT
+async def test_without_access_control_lists_only_the_servers_group_is_let_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without_access_control_lists(monkeypatch)
+    with temporary_folder() as folder:
+        server = EmbeddedPostgres(folder / "data")
+        assert rows(await server.start(), "SELECT 1") == [(1,)]
+        await server.stop()
+        found = server.data_dir.stat()
+        assert (found.st_mode & 0o777, found.st_gid) == (0o710, account_for(server.cluster).gid)
+
+
+@AS_ROOT
+async def test_root_is_told_what_to_type_where_nobody_can_be_let_through_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without_access_control_lists(monkeypatch)
+    with temporary_folder() as folder:
+        folder.chmod(0o750)
+        with pytest.raises(EmbeddedPostgresError, match="may not pass through") as raised:
+            await EmbeddedPostgres(folder / "data").start()
+        assert raised.value.hint.startswith(f"Run: chmod o+x {folder} ")
+
+
+@AS_ROOT
+async def test_a_cluster_that_root_copied_is_given_back_to_postgres(data_dir: Path) -> None:
+    subprocess.run(["chown", "-R", "root:root", str(data_dir / "postgres")], check=True)
+    (data_dir / "postgres").chmod(0o755)
+    server = EmbeddedPostgres(data_dir)
+    assert rows(await server.start(), "SELECT 1") == [(1,)]
+    await server.stop()
+
+
+@AS_ROOT
+async def test_an_ordinary_user_needs_no_root(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    account = account_for(tmp_path / "not there")
+    account.let_through(data_dir)
+    account.own(data_dir)
+    code = """
+import asyncio, pathlib, sys
+from primary.embedded import EmbeddedPostgres
+async def main():
+    server = EmbeddedPostgres(pathlib.Path(sys.argv[1]))
+    await server.start()
+    await server.stop()
+asyncio.run(main())
+"""
+    account.let_through(Path(sys.executable))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(data_dir)], **account.process, capture_output=True, text=True, env={}
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,89 @@
+"""A store that can be closed, broken and opened again."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from primary.declaration import Catalog
+from primary.feed import Feed
+from primary.postgres import Primary
+from replica.location import DataDirectory
+from replica.store import Store, StoreLimits
+from tests.support.feeds import TestFeed
+from tests.support.replicas import assert_same, files_of
+
+MEMORY = Path("/dev/shm")  # where there is one, files need not reach a disk
+
+
+class Bay:
+    """A store over the test's database, and what a test wants to do to it.
+
+    ``passing`` is called at each point of a sync (`replica.faults`); ``passed`` names those that were passed.
+    """
+
+    def __init__(
+        self, data_dir: Path, primary: Primary, catalog: Catalog, feed: Feed, limits: StoreLimits | None = None
+    ) -> None:
+        self.directory = DataDirectory(data_dir)
+        self.primary = primary
+        self.catalog = catalog
+        self.feed = TestFeed(feed)
+        self.limits = limits or StoreLimits()
+        self.passing: Callable[[str], None] = lambda point: None
+        self.passed: list[str] = []
+        self.store: Store
+
+    async def open(self) -> None:
+        self.store = Store(self.directory.root, self.catalog, self.feed, self.limits, self._pass)
+        await self.store.open()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def reopen(self) -> None:
+        await self.close()
+        await self.open()
+
+    def _pass(self, point: str) -> None:
+        self.passed.append(point)
+        self.passing(point)
+
+    @contextlib.contextmanager
+    def log_kept(self, user: str) -> Iterator[None]:
+        """Have someone else read the user's file, so that closing the store does not take the log in, as in a kill."""
+        with contextlib.closing(sqlite3.connect(self.directory.of(user).uri("ro"), uri=True)) as reader:
+            reader.execute("SELECT count(*) FROM _replica").fetchall()
+            yield
+
+    async def assert_same(self, *users: str) -> None:
+        """Check that these users' replicas hold what the primary does."""
+        for user in users:
+            await assert_same(self.store, self.primary, user)
+
+    def left_behind(self) -> list[str]:
+        """Name what builds left."""
+        return files_of(self.directory.building)
+
+
+@asynccontextmanager
+async def opened(
+    primary: Primary,
+    catalog: Catalog,
+    feed: Feed,
+    limits: StoreLimits | None = None,
+    folder: Path | None = None,
+) -> AsyncIterator[Bay]:
+    """A bay in a folder of its own, open; within ``folder`` if one is given."""
+    within = folder or (MEMORY if MEMORY.is_dir() else None)
+    with tempfile.TemporaryDirectory(prefix="tidepool-bay-", dir=within) as own:
+        bay = Bay(Path(own) / "data", primary, catalog, feed, limits)
+        await bay.open()
+        try:
+            yield bay
+        finally:
+            await bay.close()

@@ -1,0 +1,107 @@
+"""Postgres for tests: one server for the whole run, for each test a copy of a migrated template."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psycopg
+
+from primary.declaration import Catalog
+from primary.embedded import EmbeddedPostgres
+from primary.migrate import migrate
+from primary.postgres import Primary
+
+# Nothing here outlives the run, so nothing need survive a crash of the machine.
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "checkpoint_timeout": "30min",
+}
+
+
+PREFIX = "tidepool-test-"
+
+# Of a run that was killed, not of one that goes on beside ours.
+_ABANDONED_AFTER_S = 900
+
+
+def stop_abandoned() -> None:
+    """Stop the servers that runs which were killed have left; one that another run still uses stays."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/**/postgres.users"):
+        if time.time() - lock.stat().st_mtime > _ABANDONED_AFTER_S:
+            asyncio.run(_join_and_leave(EmbeddedPostgres(lock.parent)))
+
+
+async def _join_and_leave(server: EmbeddedPostgres) -> None:
+    if server.running():
+        await server.start()
+        await server.stop()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder with a short path (sockets have short paths), gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_postgres() -> Iterator[EmbeddedPostgres]:
+    """A running server with an empty cluster, for code that has no event loop yet."""
+    stop_abandoned()
+    with temporary_folder() as folder:
+        server = EmbeddedPostgres(folder, settings=FAST)
+        asyncio.run(server.start())
+        try:
+            yield server
+        finally:
+            asyncio.run(server.stop())
+
+
+class Databases:
+    """The databases of one server. ``template`` is the name of the migrated one."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._numbers = itertools.count(1)
+        self.template = "migrated"
+
+    def url(self, name: str) -> str:
+        return self._server_url.replace("@/tidepool?", f"@/{name}?")
+
+    async def make_template(self, catalog: Catalog) -> None:
+        await self._execute(f"CREATE DATABASE {self.template}")
+        primary = Primary(self.url(self.template))
+        await primary.open()
+        try:
+            await migrate(primary, catalog)
+        finally:
+            await primary.close()
+        # Nobody may be connected to a template while it is copied.
+        await self._execute(f"ALTER DATABASE {self.template} ALLOW_CONNECTIONS false")
+
+    @asynccontextmanager
+    async def database(self, *, migrated: bool = True) -> AsyncIterator[str]:
+        """A database of its own, by its URL: with every table and trigger of the gallery, or empty."""
+        name = f"test_{next(self._numbers)}"
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {self.template if migrated else 'template0'}")
+        try:
+            yield self.url(name)
+        finally:
+            await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def _execute(self, sql: str) -> None:
+        async with await psycopg.AsyncConnection.connect(self._server_url, autocommit=True) as connection:
+            await connection.execute(sql.encode())

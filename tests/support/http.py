@@ -1,0 +1,77 @@
+"""What tests of HTTP share: a minimal image, what a problem looks like, and what there is in Postgres."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import psycopg
+
+IMAGE: dict[str, Any] = {"prompt": "a tide pool", "image_url": "https://images.example/1.png"}
+
+JSON = {"Content-Type": "application/json"}
+
+# What must never reach a client: where our files lie, our SQL, our classes.
+_SECRETS = re.compile(
+    r"Traceback|/tmp/|site-packages|\.py\b|\bSELECT\b|\bINSERT\b|psycopg|sqlalchemy|sqlite3?\b|msgspec"
+)
+
+_TABLES = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('public', 'tidepool')"
+_DIGEST = "SELECT '{0}', count(*), coalesce(md5(string_agg(t::text, '|' ORDER BY t::text)), '') FROM {0} AS t"
+
+Contents = dict[str, tuple[int, str]]
+"""By table: how many rows there are, and a digest of them all."""
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, *fields: str) -> None:
+    """Check that the answer is a whole problem of that code, at exactly those fields, and tells nothing of us."""
+    assert answer.status_code == status, answer.text
+    problem = assert_is_problem(answer)
+    assert problem["code"] == code, problem
+    assert [error["field"] for error in problem.get("errors", ())] == list(fields), problem
+
+
+def assert_is_problem(answer: httpx.Response) -> dict[str, Any]:
+    """Check that the answer is a whole problem, whichever, and give it."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == answer.status_code
+    assert problem["type"] == f"urn:tidepool:problem:{problem['code']}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["instance"] == f"urn:tidepool:request:{answer.headers['x-request-id']}"
+    assert not (found := _SECRETS.search(answer.text)), found
+    return problem
+
+
+async def contents(database_url: str) -> Contents:
+    """Tell what Postgres holds, the marks of capture included: equal before and after means nothing was written."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        listed = await connection.execute(_TABLES)
+        tables = [name for (name,) in await listed.fetchall()]
+        assert tables
+        found = await connection.execute(" UNION ALL ".join(map(_DIGEST.format, tables)).encode())
+        return {name: (count, digest) for name, count, digest in await found.fetchall()}
+
+
+async def execute(database_url: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Do as psql does: run one statement in a transaction of its own, and give its rows, if it has any."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        cursor = await connection.execute(sql.encode(), values or None)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def save(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    """Save an image, and give what was answered."""
+    answer = await client.post("/api/images", json=IMAGE | fields)
+    assert answer.status_code == 201, answer.text
+    saved: dict[str, Any] = answer.json()
+    return saved
+
+
+async def prompts(client: httpx.AsyncClient, **headers: str) -> list[str]:
+    """Give the prompts of the first page."""
+    answer = await client.get("/api/images", params={"limit": 500}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return [image["prompt"] for image in answer.json()["images"]]

@@ -1,0 +1,97 @@
+"""Rows in the primary, and the same rows as a replica has them, to be compared."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from primary.capture import quoted, table_sql
+from primary.cursor import Cursor
+from primary.declaration import Catalog
+from primary.postgres import Primary
+from replica.store import Store
+
+Rows = dict[str, Counter[tuple[Any, ...]]]
+"""By table: every row, and how often it is there (twice is wrong too)."""
+
+_IMAGES = """
+INSERT INTO image (user_id, prompt, image_url, model, seed, steps, created_at)
+SELECT :user, :tag || ' amber basalt cedar dune ' || i, 'https://images.example/' || i || '.png', 'flux-1', i * 7919, 20,
+  timestamptz '2024-01-01' + i * interval '1 minute'
+FROM generate_series(1, :count) AS i"""
+
+_CHANGES = [
+    "UPDATE image SET prompt = :tag || ' edited ' || prompt, row_version = row_version + 1 "
+    "WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDER BY id LIMIT :count)",
+    "INSERT INTO image_activity (user_id, image_id, is_favorite, rating) SELECT user_id, id, true, 80 FROM image "
+    "WHERE user_id = :user ORDER BY id DESC LIMIT :count "
+    "ON CONFLICT (user_id, image_id) DO UPDATE SET view_count = image_activity.view_count + 1",
+    "DELETE FROM image WHERE user_id = :user AND id IN "
+    "(SELECT id FROM image WHERE user_id = :user ORDER BY prompt, id LIMIT :count)",
+]
+
+
+async def grow(primary: Primary, user: str, images: int, *, tag: str = "new") -> Cursor:
+    """Give a user that many more images, in one transaction; give the user's cursor after it."""
+    async with primary.transaction() as conn:
+        await conn.execute(sa.text(_IMAGES), {"user": user, "tag": tag, "count": images})
+        return await primary.cursor(conn, user)
+
+
+async def change(primary: Primary, user: str, *, tag: str = "change", rows: int = 2) -> Cursor:
+    """Insert, edit and delete some rows of two tables in one transaction; give the user's cursor after it."""
+    async with primary.transaction() as conn:
+        for sql in [_IMAGES, *_CHANGES]:
+            await conn.execute(sa.text(sql), {"user": user, "tag": tag, "count": rows})
+        return await primary.cursor(conn, user)
+
+
+async def truth(primary: Primary, catalog: Catalog, user: str) -> Rows:
+    """Read a user's rows from Postgres with statements of our own: no mark, no cursor, no feed."""
+    rows: Rows = {}
+    async with primary.connection() as connection:
+        for table in catalog:
+            values = ", ".join(column.mapping.wire.replace("{}", quoted(column.name)) for column in table.columns)
+            found = await connection.execute(
+                f"SELECT {values} FROM {table_sql(table)} WHERE {quoted(table.owner)} = %s".encode(), [user]
+            )
+            rows[table.name] = Counter(
+                tuple(int(value) if isinstance(value, bool) else value for value in row)
+                for row in await found.fetchall()
+            )
+    return rows
+
+
+def every_row(catalog: Catalog) -> Callable[[sqlite3.Connection], Rows]:
+    """Give the read of every row of a replica."""
+
+    def work(connection: sqlite3.Connection) -> Rows:
+        return {
+            table.name: Counter(connection.execute(f"SELECT * FROM {quoted(table.name)}").fetchall())
+            for table in catalog
+        }
+
+    return work
+
+
+async def held(store: Store, user: str) -> Rows:
+    """Read every row of a user's replica, as the store serves it."""
+    return (await store.read(user, every_row(store.schema.catalog))).value
+
+
+async def assert_same(store: Store, primary: Primary, user: str) -> None:
+    """Check that the replica, as it is read, holds the primary's rows: none more, none less, none else."""
+    ours, theirs = await held(store, user), await truth(primary, store.schema.catalog, user)
+    for name in theirs:
+        missing, extra = theirs[name] - ours[name], ours[name] - theirs[name]
+        assert not missing and not extra, f"{name}: {len(missing)} missing, {len(extra)} extra {[*extra][:2]}"
+
+
+def files_of(folder: Path) -> list[str]:
+    """Name the files under a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
