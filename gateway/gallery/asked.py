@@ -13,7 +13,7 @@ from gateway.validation import FieldError
 from replica.gallery.images import InvalidPageCursor, PageCursor
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_ROW_VERSION = re.compile(r'"?([1-9][0-9]{0,18})"?')
+_ROW_VERSION = re.compile(r'(?P<quote>"?)(?P<number>[1-9][0-9]{0,18})(?P=quote)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,6 @@ def row_version_asked(if_match: str | None) -> int | None:
     """Read an If-Match header: a row version, quoted as ETags are or bare; None for any. Raises a `Problem`."""
     if if_match is None or if_match.strip() == "*":
         return None
-    if not (found := _ROW_VERSION.fullmatch(if_match.strip())) or int(found[1]) >= 2**63:
+    if not (found := _ROW_VERSION.fullmatch(if_match.strip())) or int(found["number"]) >= 2**63:
         raise invalid_request([FieldError("If-Match", 'must be one row version, as in "3", or *')])
-    return int(found[1])
+    return int(found["number"])

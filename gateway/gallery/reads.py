@@ -8,13 +8,16 @@ from functools import lru_cache, partial
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
+from gateway.freshness import MIN_VERSION_PARAMETER
 from gateway.gallery.asked import image_id_asked, page_asked
 from gateway.gallery.documents import FOUND, PAGE, PageRead
 from gateway.gallery.problems import not_found
 from gateway.openapi import FreshRead, problem_spec
+from gateway.parameters import only
 from gateway.parts import Parts
 from replica.gallery import images
 from replica.gallery.images import Page
@@ -58,11 +61,12 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         responses={200: FOUND, 404: problem_spec(404, "not_found", "there is no such image")},
         summary="Give one image",
     )
-    async def get_image(request: StrictRequest, image_id: str) -> Answer:
+    async def get_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:
         """Give an image and what its owner thinks of it."""
+        only(request.scope, MIN_VERSION_PARAMETER)
         read = partial(images.one, image_id=str(image_id_asked(image_id)))
         user = request.user.user
-        if (unchanged := await freshness.before(request.scope, user)) is not None:
+        if (unchanged := await freshness.before(request.scope, user, there=False)) is not None:
             return unchanged
         reading = await store.read(user, read)
         if reading.value is None:

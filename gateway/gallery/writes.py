@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar import delete, patch, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
@@ -12,6 +12,7 @@ from gateway.gallery import documents
 from gateway.gallery.asked import image_id_asked, row_version_asked
 from gateway.gallery.problems import image_json
 from gateway.openapi import problem_spec
+from gateway.parameters import only
 from gateway.parts import Parts
 from gateway.problems import invalid_request
 from gateway.validation import FieldError
@@ -36,6 +37,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     )
     async def save_image(request: StrictRequest, data: JSONBody[NewImage]) -> Answer:
         """Save an image. With an `id` of the client's own making, sending it again does no harm (200)."""
+        only(request.scope)
         saved = await images.create(primary, request.user.user, check(data))
         return _answer(saved.image, saved.cursor, status=201 if saved.created else 200)
 
@@ -46,6 +48,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     )
     async def save_images(request: StrictRequest, data: JSONBody[ImageBatch]) -> Answer:
         """Save images, all or none. Those without a `created_at` keep their order, the last being the newest."""
+        only(request.scope)
         if len(data.images) > batch_max:
             raise invalid_request([FieldError("images", f"must be at most {batch_max}, not {len(data.images)}")])
         check_batch(data.images)
@@ -62,9 +65,10 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         responses={200: documents.CHANGED, 404: _NOT_FOUND, 412: _CONFLICT},
         summary="Edit an image",
     )
-    async def edit_image(request: StrictRequest, image_id: str, data: JSONBody[ImagePatch]) -> Answer:
+    async def edit_image(request: StrictRequest, image_id: FromPath[str], data: JSONBody[ImagePatch]) -> Answer:
         """Change the given fields; null empties one. `If-Match` refuses if someone else edited first."""
-        row_version = row_version_asked(request.headers.get("if-match"))
+        only(request.scope)
+        row_version = row_version_asked(_if_match(request))
         changed = await images.patch(
             primary, request.user.user, image_id_asked(image_id), check(data), row_version=row_version
         )
@@ -73,16 +77,28 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @delete(
         "/images/{image_id:str}",
         status_code=200,
-        responses={200: documents.DELETED, 404: _NOT_FOUND},
+        operation_class=documents.ConditionalEdit,
+        responses={200: documents.DELETED, 404: _NOT_FOUND, 412: _CONFLICT},
         summary="Delete an image",
     )
-    async def delete_image(request: StrictRequest, image_id: str) -> Answer:
-        """Delete an image, and with it its place in albums, its activity and its history."""
+    async def delete_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:
+        """Delete an image, and with it its place in albums, its activity and its history.
+
+        `If-Match` refuses if someone edited it meanwhile.
+        """
+        only(request.scope)
+        row_version = row_version_asked(_if_match(request))
         gone = image_id_asked(image_id)
-        cursor = await images.delete(primary, request.user.user, gone)
+        cursor = await images.delete(primary, request.user.user, gone, row_version=row_version)
         return Answer.json(b'{"id":"%b","version":"%b"}' % (str(gone).encode(), str(cursor).encode()))
 
     return [save_image, save_images, edit_image, delete_image]
+
+
+def _if_match(request: StrictRequest) -> str | None:
+    """Give the If-Match header, joined as RFC 9110 §5.3 has it where it comes in more than one line."""
+    given = request.headers.getall("if-match", None)
+    return ",".join(given) if given is not None else None
 
 
 def _answer(image: Image, cursor: Cursor, *, status: int = 200) -> Answer:

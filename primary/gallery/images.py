@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from json import dumps
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import msgspec
@@ -26,7 +26,6 @@ from primary.errors import InvalidValue
 from primary.gallery import statements
 from primary.gallery.errors import Fault, IdTaken, InvalidRecord, NotFound, RowVersionConflict
 from primary.gallery.records import ImagePatch, NewImage
-from primary.gallery.tables import image
 from primary.postgres import Primary
 
 
@@ -136,18 +135,26 @@ async def patch(
         update = statements.update(user, image_id, changes.given(), row_version)
         row = (await conn.execute(update)).one_or_none()
         if row is None:
-            now = (await conn.execute(statements.current(user, image_id))).one_or_none()
-            raise NotFound if now is None else RowVersionConflict(_image(now))
+            await _refuse(conn, user, image_id)
         return Changed(_image(row), await primary.cursor(conn, user))
 
 
-async def delete(primary: Primary, user: str, image_id: UUID) -> Cursor:
-    """Delete an image and all that hangs on it. Raises `NotFound`."""
+async def delete(primary: Primary, user: str, image_id: UUID, *, row_version: int | None = None) -> Cursor:
+    """Delete an image and all that hangs on it; with ``row_version``, only if the image is still at it.
+
+    Raises `NotFound` and `RowVersionConflict`.
+    """
     async with _transaction(primary) as conn:
-        result = await conn.execute(sa.delete(image).where(*statements.is_image(user, image_id)))
+        result = await conn.execute(statements.delete(user, image_id, row_version))
         if result.rowcount == 0:
-            raise NotFound
+            await _refuse(conn, user, image_id)
         return await primary.cursor(conn, user)
+
+
+async def _refuse(conn: AsyncConnection, user: str, image_id: UUID) -> NoReturn:
+    """Say why there was no image to change at the row version that was expected."""
+    now = (await conn.execute(statements.current(user, image_id))).one_or_none()
+    raise NotFound if now is None else RowVersionConflict(_image(now))
 
 
 @asynccontextmanager

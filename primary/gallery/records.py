@@ -21,18 +21,23 @@ from msgspec import UNSET, Meta, UnsetType
 from primary.gallery import limits
 from primary.gallery.errors import Fault, InvalidRecord
 
-Prompt = Annotated[str, Meta(min_length=1, max_length=limits.PROMPT_MAX_CHARS)]
-NegativePrompt = Annotated[str, Meta(max_length=limits.PROMPT_MAX_CHARS)]
-Url = Annotated[str, Meta(min_length=1, max_length=limits.URL_MAX_CHARS)]
-Name = Annotated[str, Meta(max_length=limits.NAME_MAX_CHARS)]
-Source = Annotated[str, Meta(min_length=1, max_length=limits.NAME_MAX_CHARS)]
-AltText = Annotated[str, Meta(max_length=limits.ALT_TEXT_MAX_CHARS)]
-Description = Annotated[str, Meta(max_length=limits.DESCRIPTION_MAX_CHARS)]
-Seed = Annotated[int, Meta(ge=limits.SEED_MIN, le=limits.SEED_MAX)]
-Steps = Annotated[int, Meta(ge=1, le=limits.STEPS_MAX)]
-Side = Annotated[int, Meta(ge=1, le=limits.SIDE_MAX_PX)]
-Moment = Annotated[datetime, Meta(tz=True)]
-Document = dict[str, Any]
+Prompt = Annotated[
+    str, Meta(min_length=1, max_length=limits.PROMPT_MAX_CHARS, examples=["a tide pool at dawn, watercolour"])
+]
+NegativePrompt = Annotated[str, Meta(max_length=limits.PROMPT_MAX_CHARS, examples=["text, watermark"])]
+Url = Annotated[
+    str, Meta(min_length=1, max_length=limits.URL_MAX_CHARS, examples=["https://images.example/3f0c2a52.png"])
+]
+Model = Annotated[str, Meta(max_length=limits.NAME_MAX_CHARS, examples=["sdxl-1.0"])]
+Persona = Annotated[str, Meta(max_length=limits.NAME_MAX_CHARS, examples=["Marina"])]
+Source = Annotated[str, Meta(min_length=1, max_length=limits.NAME_MAX_CHARS, examples=["message_response"])]
+AltText = Annotated[str, Meta(max_length=limits.ALT_TEXT_MAX_CHARS, examples=["A tide pool at dawn"])]
+Description = Annotated[str, Meta(max_length=limits.DESCRIPTION_MAX_CHARS, examples=["The first of a series."])]
+Seed = Annotated[int, Meta(ge=limits.SEED_MIN, le=limits.SEED_MAX, examples=[1_234_567])]
+Steps = Annotated[int, Meta(ge=1, le=limits.STEPS_MAX, examples=[30])]
+Side = Annotated[int, Meta(ge=1, le=limits.SIDE_MAX_PX, examples=[1_024])]
+Moment = Annotated[datetime, Meta(tz=True, examples=["2025-03-01T08:00:00Z"])]
+Document = Annotated[dict[str, Any], Meta(examples=[{"sampler": "Euler a"}])]
 
 
 class _Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -48,14 +53,14 @@ class NewImage(_Record):
     image_url: Url
     id: UUID | UnsetType = UNSET
     negative_prompt: NegativePrompt | UnsetType | None = UNSET
-    model: Name | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     seed: Seed | UnsetType | None = UNSET
     steps: Steps | UnsetType | None = UNSET
     width: Side | UnsetType | None = UNSET
     height: Side | UnsetType | None = UNSET
     source: Source | UnsetType = UNSET
-    persona_id: Name | UnsetType | None = UNSET
-    persona_name: Name | UnsetType | None = UNSET
+    persona_id: Persona | UnsetType | None = UNSET
+    persona_name: Persona | UnsetType | None = UNSET
     alt_text: AltText | UnsetType | None = UNSET
     description: Description | UnsetType | None = UNSET
     meta: Document | UnsetType = UNSET
@@ -68,14 +73,14 @@ class ImagePatch(_Record):
     prompt: Prompt | UnsetType = UNSET
     image_url: Url | UnsetType = UNSET
     negative_prompt: NegativePrompt | UnsetType | None = UNSET
-    model: Name | UnsetType | None = UNSET
+    model: Model | UnsetType | None = UNSET
     seed: Seed | UnsetType | None = UNSET
     steps: Steps | UnsetType | None = UNSET
     width: Side | UnsetType | None = UNSET
     height: Side | UnsetType | None = UNSET
     source: Source | UnsetType = UNSET
-    persona_id: Name | UnsetType | None = UNSET
-    persona_name: Name | UnsetType | None = UNSET
+    persona_id: Persona | UnsetType | None = UNSET
+    persona_name: Persona | UnsetType | None = UNSET
     alt_text: AltText | UnsetType | None = UNSET
     description: Description | UnsetType | None = UNSET
     meta: Document | UnsetType = UNSET

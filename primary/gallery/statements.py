@@ -101,6 +101,12 @@ def update(user: str, image_id: UUID, changes: dict[str, Any], row_version: int 
     return read(change.returning(*image.c).cte("changed"), "changed")
 
 
+def delete(user: str, image_id: UUID, row_version: int | None) -> sa.Delete:
+    """Delete an image, if it is (still) there."""
+    gone = sa.delete(image).where(*is_image(user, image_id))
+    return gone if row_version is None else gone.where(image.c.row_version == row_version)
+
+
 def current(user: str, image_id: UUID) -> sa.Select[Any]:
     """Give an image."""
     return read(image, "image").where(*is_image(user, image_id))

@@ -1,0 +1,144 @@
+"""What the gallery's tables promise to whoever writes them, psql included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from primary.errors import InvalidValue
+from primary.gallery.tables import metadata
+from primary.postgres import Primary
+
+IMAGE = "INSERT INTO image (user_id, prompt, image_url) VALUES (%s, 'p', 'u') RETURNING id"
+
+
+async def run(primary: Primary, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    async with primary.connection() as connection:
+        cursor = await connection.execute(sql, values)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def new_image(primary: Primary, user: str) -> Any:
+    return (await run(primary, IMAGE, user))[0][0]
+
+
+async def new_album(primary: Primary, user: str, cover: Any = None) -> Any:
+    sql = "INSERT INTO album (user_id, title, cover_image_id) VALUES (%s, 't', %s) RETURNING id"
+    return (await run(primary, sql, user, cover))[0][0]
+
+
+def test_every_key_and_every_reference_leads_with_the_owner() -> None:
+    for table in metadata.sorted_tables:
+        for constraint in table.constraints:
+            columns = [column.name for column in getattr(constraint, "columns", ())]
+            if type(constraint).__name__ != "CheckConstraint":
+                assert columns[0] == "user_id", constraint.name
+        for index in table.indexes:
+            assert next(column.name for column in index.columns) == "user_id", index.name
+
+
+async def test_a_plain_insert_is_a_complete_image(primary: Primary) -> None:
+    [row] = await run(
+        primary,
+        "INSERT INTO image (user_id, prompt, image_url) VALUES ('ada', 'p', 'u') RETURNING "
+        "id IS NOT NULL, source, meta, created_at = now(), updated_at = now(), row_version",
+    )
+    assert row == (True, "message_response", {}, True, True, 1)
+
+
+@pytest.mark.parametrize("table", ["image", "album"])
+async def test_every_edit_counts_the_row_version_up_whoever_makes_it(primary: Primary, table: str) -> None:
+    await new_image(primary, "ada")
+    await new_album(primary, "ada")
+    [(before,)] = await run(primary, f"SELECT updated_at FROM {table}")
+    edit = f"UPDATE {table} SET description = %s, row_version = 77 RETURNING row_version, updated_at"
+    [(version, updated_at)] = await run(primary, edit, "d")
+    assert (version, updated_at > before) == (2, True)
+
+
+async def test_an_edit_that_changes_nothing_is_no_edit(primary: Primary) -> None:
+    await new_image(primary, "ada")
+    assert await run(primary, "UPDATE image SET prompt = 'p' RETURNING row_version, updated_at = created_at") == [
+        (1, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO image_activity (user_id, image_id) VALUES ('eve', %s)",
+        "INSERT INTO image_event (user_id, image_id, kind) VALUES ('eve', %s, 'view')",
+        "INSERT INTO image_edit (user_id, image_id, field) VALUES ('eve', %s, 'prompt')",
+        "INSERT INTO album (user_id, title, cover_image_id) VALUES ('eve', 't', %s)",
+        "INSERT INTO album_image (user_id, album_id, image_id) SELECT 'eve', id, %s FROM album WHERE user_id = 'eve'",
+    ],
+)
+async def test_nothing_of_one_user_can_hang_on_another_users_image(primary: Primary, sql: str) -> None:
+    image = await new_image(primary, "ada")
+    await new_album(primary, "eve")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        await run(primary, sql, image)
+
+
+async def test_a_deleted_image_takes_along_all_that_hangs_on_it_and_nothing_else(primary: Primary) -> None:
+    image, other = await new_image(primary, "ada"), await new_image(primary, "ada")
+    album = await new_album(primary, "ada", cover=image)
+    for each in (image, other):
+        await run(primary, "INSERT INTO image_activity (user_id, image_id) VALUES ('ada', %s)", each)
+        await run(primary, "INSERT INTO image_event (user_id, image_id, kind) VALUES ('ada', %s, 'o')", each)
+        await run(primary, "INSERT INTO image_edit (user_id, image_id, field) VALUES ('ada', %s, 'prompt')", each)
+        await run(primary, "INSERT INTO album_image (user_id, album_id, image_id) VALUES ('ada', %s, %s)", album, each)
+    await run(primary, "DELETE FROM image WHERE id = %s", image)
+    for table in ("image_activity", "image_event", "image_edit", "album_image"):
+        assert await run(primary, f"SELECT image_id FROM {table}") == [(other,)]
+    # The album stays its owner's, and knows that it changed.
+    assert await run(primary, "SELECT user_id, cover_image_id, row_version FROM album") == [("ada", None, 2)]
+    await run(primary, "DELETE FROM album")
+    assert await run(primary, "SELECT 1 FROM album_image") == []
+    assert await run(primary, "SELECT id FROM image") == [(other,)]
+
+
+async def test_an_event_that_is_reported_twice_is_one_event(primary: Primary) -> None:
+    image = await new_image(primary, "ada")
+    report = (
+        "INSERT INTO image_event (user_id, image_id, kind, client_event_id) VALUES ('ada', %s, 'view', %s) "
+        "ON CONFLICT (user_id, client_event_id) DO NOTHING"
+    )
+    for event in ("e1", "e1", None, None):
+        await run(primary, report, image, event)
+    assert await run(primary, "SELECT count(*), count(client_event_id) FROM image_event") == [(3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "assignment"),
+    [
+        ("ck_image_user_id", "user_id = ''"),
+        ("ck_image_user_id", "user_id = repeat('🏊', 256)"),
+        ("ck_image_prompt", "prompt = ''"),
+        ("ck_image_prompt", "prompt = repeat('é', 32769)"),
+        ("ck_image_image_url", "image_url = repeat('u', 8193)"),
+        ("ck_image_model", "model = repeat('m', 256)"),
+        ("ck_image_steps", "steps = 0"),
+        ("ck_image_steps", "steps = 10001"),
+        ("ck_image_width", "width = 65536"),
+        ("ck_image_height", "height = -1"),
+        ("ck_image_source", "source = ''"),
+        ("ck_image_meta", "meta = '[]'"),
+        ("ck_image_meta", "meta = jsonb_build_object('a', repeat('x', 131072))"),
+    ],
+)
+async def test_values_out_of_bounds_are_refused_by_name(primary: Primary, constraint: str, assignment: str) -> None:
+    await new_image(primary, "ada")
+    with pytest.raises(InvalidValue) as refused:
+        await run(primary, f"UPDATE image SET {assignment}")
+    assert refused.value.field == constraint
+
+
+@pytest.mark.parametrize("assignment", ["rating = -1", "rating = 101", "view_count = -1", "o_count = -1"])
+async def test_ratings_and_counters_have_bounds_too(primary: Primary, assignment: str) -> None:
+    image = await new_image(primary, "ada")
+    await run(primary, "INSERT INTO image_activity (user_id, image_id) VALUES ('ada', %s)", image)
+    with pytest.raises(InvalidValue, match=assignment.split(maxsplit=1)[0]):
+        await run(primary, f"UPDATE image_activity SET {assignment}")

@@ -1,0 +1,177 @@
+"""The chain of migrations makes the database that the program declares, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from primary.capture import SCHEMA, engine_tables, install_capture
+from primary.gallery.tables import catalog, metadata
+from primary.migrate import VERSION_TABLE, UnknownRevision, migrate, pending
+from primary.postgres import Primary
+
+# Whatever a table or function can differ in, as Postgres itself writes it.
+DESCRIPTION = f"""
+WITH ours AS (
+  SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname IN ('public', '{SCHEMA}') AND c.relkind = 'r' AND c.relname <> '{VERSION_TABLE}'
+)
+SELECT 'table ' || name || ' # ' || coalesce(obj_description(oid, 'pg_class'), '') FROM ours
+UNION ALL
+SELECT concat_ws(' ', 'column', name, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), l.collname,
+    CASE WHEN a.attnotnull THEN 'not null' END, pg_get_expr(d.adbin, d.adrelid),
+    '#', col_description(ours.oid, a.attnum))
+  FROM ours JOIN pg_attribute a ON a.attrelid = ours.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_attrdef d ON d.adrelid = ours.oid AND d.adnum = a.attnum
+  LEFT JOIN pg_collation l ON l.oid = a.attcollation
+UNION ALL
+SELECT concat_ws(' ', 'constraint', name, k.conname, pg_get_constraintdef(k.oid), k.convalidated)
+  FROM ours JOIN pg_constraint k ON k.conrelid = ours.oid
+UNION ALL
+SELECT 'index ' || pg_get_indexdef(i.indexrelid) FROM ours JOIN pg_index i ON i.indrelid = ours.oid
+UNION ALL
+SELECT concat_ws(' ', 'trigger', name, t.tgenabled, pg_get_triggerdef(t.oid))
+  FROM ours JOIN pg_trigger t ON t.tgrelid = ours.oid AND NOT t.tgisinternal
+UNION ALL
+SELECT 'function ' || pg_get_functiondef(p.oid)
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('public', '{SCHEMA}')
+"""
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Primary]:
+    primary = Primary(url)
+    await primary.open()
+    try:
+        yield primary
+    finally:
+        await primary.close()
+
+
+async def description(primary: Primary) -> set[str]:
+    async with primary.connection() as connection:
+        rows = await (await connection.execute(DESCRIPTION)).fetchall()
+    return {text for (text,) in rows}
+
+
+async def execute(primary: Primary, sql: str) -> None:
+    async with primary.connection() as connection:
+        await connection.execute(sql)
+
+
+def declared() -> list[sa.MetaData]:
+    engine = sa.MetaData()
+    engine_tables(engine)
+    return [engine, metadata]
+
+
+async def create_what_is_declared(primary: Primary) -> None:
+    async with primary.transaction() as connection:
+        await connection.execute(sa.schema.CreateSchema(SCHEMA))
+        for each in declared():
+            await connection.run_sync(each.create_all)
+        await install_capture(connection, catalog)
+
+
+async def test_the_chain_makes_exactly_the_declared_database(primary: Primary, empty_database_url: str) -> None:
+    async with opened(empty_database_url) as other:
+        await create_what_is_declared(other)
+        assert await description(primary) == await description(other)
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "ALTER TABLE image DROP CONSTRAINT ck_image_prompt",
+        "ALTER TABLE image ALTER source SET DEFAULT 'elsewhere'",
+        "ALTER TABLE image ALTER model SET NOT NULL",
+        'ALTER TABLE image ALTER user_id TYPE text COLLATE "default"',
+        """ALTER TABLE album DROP CONSTRAINT fk_album_image, ADD CONSTRAINT fk_album_image
+        FOREIGN KEY (user_id, cover_image_id) REFERENCES image (user_id, id) ON DELETE SET NULL""",
+        "DROP INDEX ix_image_event_user_id_image_id",
+        "DROP TRIGGER touch_row_version ON image",
+        "ALTER TABLE image DISABLE TRIGGER tidepool_insert",
+        "CREATE OR REPLACE FUNCTION touch_row_version() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "COMMENT ON TABLE image IS 'pictures'",
+    ],
+)
+async def test_a_database_that_drifted_is_told_from_the_declared_one(primary: Primary, drift: str) -> None:
+    before = await description(primary)
+    await execute(primary, drift)
+    assert await description(primary) != before
+
+
+@pytest.mark.filterwarnings("ignore:Did not recognize type 'xid8'")
+async def test_alembic_finds_nothing_to_write(primary: Primary) -> None:
+    def differences(connection: sa.Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: (
+                    name in {None, SCHEMA} if kind == "schema" else name != VERSION_TABLE
+                ),
+                "compare_type": True,
+                "compare_server_default": True,
+                "target_metadata": declared(),
+            },
+        )
+        return list(compare_metadata(context, declared()))  # type: ignore[arg-type]  # it takes several
+
+    async with primary.transaction() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_migrating_tells_what_it_did_and_a_second_time_does_nothing(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as primary:
+        announced = await pending(primary, catalog)
+        assert announced[0].startswith("0001 ")
+        assert {f"capture of public.{table.name}" for table in catalog} == set(announced[1:])
+        assert await migrate(primary, catalog) == announced
+        after = await description(primary)
+        assert await pending(primary, catalog) == []
+        assert await migrate(primary, catalog) == []
+        assert await description(primary) == after
+
+
+async def test_of_migrations_at_once_one_does_everything_and_the_others_wait(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as one, opened(empty_database_url) as two:
+        done = await asyncio.gather(migrate(one, catalog), migrate(two, catalog), migrate(one, catalog))
+        assert sorted(map(len, done)) == [0, 0, 1 + len(catalog)]
+        assert await pending(two, catalog) == []
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as primary:
+        await execute(primary, "CREATE TABLE album_image (mine int)")
+        before = await description(primary)
+        with pytest.raises(sa.exc.ProgrammingError) as refused:
+            await migrate(primary, catalog)
+        assert isinstance(refused.value.orig, psycopg.errors.DuplicateTable)
+        assert await description(primary) == before
+        await execute(primary, "DROP TABLE album_image")
+        assert len(await migrate(primary, catalog)) == 1 + len(catalog)
+
+
+async def test_a_database_of_a_newer_program_is_left_alone(primary: Primary) -> None:
+    await execute(primary, f"UPDATE {SCHEMA}.{VERSION_TABLE} SET version_num = '9999'")
+    for attempt in (migrate, pending):
+        with pytest.raises(UnknownRevision, match="9999"):
+            await attempt(primary, catalog)
+
+
+@pytest.mark.parametrize("loss", ["DROP TRIGGER tidepool_update ON album", f"DELETE FROM {SCHEMA}.captured"])
+async def test_capture_that_was_lost_is_found_and_put_back(primary: Primary, loss: str) -> None:
+    before = await description(primary)
+    await execute(primary, loss)
+    missing = await pending(primary, catalog)
+    assert "capture of public.album" in missing
+    assert await migrate(primary, catalog) == missing
+    assert await description(primary) == before
