@@ -11,7 +11,7 @@ from litestar.openapi.spec import Example, Operation, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
 from gateway.openapi import EXAMPLE_VERSION, FreshRead
-from primary.gallery import images
+from primary.gallery import image
 
 IMAGE: dict[str, Any] = {
     "id": "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11",
@@ -41,7 +41,7 @@ IMAGE: dict[str, Any] = {
 }
 CURSOR = "MjAyNS0wMy0wMVQwODowMDowMC4wMDAwMDBaCTNmMGMyYTUyLTdkNWUtNGE4My05ZDBlLTZhNGEwYjZmNmMxMQ"
 
-_FIELDS = [(name, dict[str, Any] if name == "meta" else kind) for name, kind in get_type_hints(images.Image).items()]
+_FIELDS = [(name, dict[str, Any] if name == "meta" else kind) for name, kind in get_type_hints(image.Image).items()]
 Image = msgspec.defstruct("Image", _FIELDS)
 ImageAnswer = msgspec.defstruct("ImageAnswer", [*_FIELDS, ("version", str)])
 

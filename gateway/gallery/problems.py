@@ -10,7 +10,7 @@ from litestar import Request, Response
 from gateway.problems import Problem, answer, invalid_request
 from gateway.validation import FieldError
 from primary.gallery.errors import GalleryError, IdTaken, InvalidRecord, NotFound, RowVersionConflict
-from primary.gallery.images import Image
+from primary.gallery.image import Image
 
 
 def refuse(request: Request[Any, Any, Any], error: GalleryError) -> Response[bytes]:

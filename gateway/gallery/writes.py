@@ -18,7 +18,7 @@ from gateway.problems import invalid_request
 from gateway.validation import FieldError
 from primary.cursor import Cursor
 from primary.gallery import images
-from primary.gallery.images import Image
+from primary.gallery.image import Image
 from primary.gallery.records import ImageBatch, ImagePatch, NewImage, check, check_batch
 
 _NOT_FOUND = problem_spec(404, "not_found", "there is no such image")

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from primary.gallery.images import Image
+from primary.gallery.image import Image
 
 
 class GalleryError(Exception):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from primary.gallery.images import Image
+from primary.gallery.image import Image
 from primary.postgres import Primary
 from tests.support.server import RunningServer
 
