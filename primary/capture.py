@@ -22,8 +22,11 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from primary.declaration import Catalog, SyncedTable
+from primary.fitness import check_fitness
 
 SCHEMA = "tidepool"
+
+_TRIGGERS = ("insert", "update", "delete", "truncate")
 
 
 class Xid8(sa.types.UserDefinedType[int]):
@@ -88,15 +91,19 @@ def key_sql(table: SyncedTable, alias: str) -> str:
     """Give the SQL of a row's key as ``text[]`` of canonical texts."""
     # One collation for all parts, whatever the columns have: keys are compared as bytes.
     parts = (
-        f'({table.column(name).mapping.key.replace("{}", f"{alias}.{quoted(name)}")}) COLLATE "C"'
-        for name in table.key
+        f'({table.column(name).mapping.key.replace("{}", f"{alias}.{quoted(name)}")}) COLLATE "C"' for name in table.key
     )
     return f"ARRAY[{', '.join(parts)}]::text[]"
 
 
+def owner_sql(table: SyncedTable) -> str:
+    """Give the SQL of a row's owner as the engine's tables have it."""
+    return f'{quoted(table.owner)}::text COLLATE "C"'
+
+
 def capture_sql(table: SyncedTable) -> list[str]:
     """Generate the functions and triggers that capture a table, as statements that may be run again and again."""
-    owner = f'{quoted(table.owner)}::text COLLATE "C"'
+    owner = owner_sql(table)
     touched = {
         "insert": f"SELECT {owner} FROM new_rows",
         "update": f"SELECT {owner} FROM old_rows UNION SELECT {owner} FROM new_rows",
@@ -137,9 +144,7 @@ def capture_sql(table: SyncedTable) -> list[str]:
     )
     # ALWAYS: what is written under session_replication_role = replica is captured too. (Not what a logical
     # replication's worker applies: that fires no statement triggers, so a synced table cannot be a subscriber's.)
-    statements += [
-        f"ALTER TABLE {table_sql(table)} ENABLE ALWAYS TRIGGER tidepool_{event}" for event in (*transitions, "truncate")
-    ]
+    statements += [f"ALTER TABLE {table_sql(table)} ENABLE ALWAYS TRIGGER tidepool_{event}" for event in _TRIGGERS]
     return statements
 
 
@@ -183,19 +188,13 @@ async def _run(conn: AsyncConnection, statement: str) -> None:
 
 
 async def capture_pending(conn: AsyncConnection, catalog: Catalog) -> list[str]:
-    """Name the synced tables whose triggers are not installed as they are declared (schema.name)."""
-    found = await conn.execute(sa.text(f"SELECT table_name, digest FROM {SCHEMA}.captured"))
-    installed = {row.table_name: row.digest for row in found}
-    found = await conn.execute(
-        sa.text("SELECT tgrelid::regclass::oid, count(*) FROM pg_trigger WHERE tgname LIKE 'tidepool\\_%' GROUP BY 1")
-    )
-    triggers = {row[0]: row[1] for row in found}
-    pending = []
-    for table in catalog:
-        oid = await conn.scalar(sa.text("SELECT to_regclass(:name)::oid"), {"name": table_sql(table)})
-        if installed.get(table_sql(table)) != _digest(table) or triggers.get(oid) != 4:
-            pending.append(table_sql(table))
-    return pending
+    """Name the synced tables whose triggers are not at work as they are declared (schema.name)."""
+    installed = await _installed(conn)
+    return [
+        table_sql(table)
+        for table in catalog
+        if installed.get(table_sql(table)) != _digest(table) or not await _at_work(conn, table)
+    ]
 
 
 async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
@@ -203,16 +202,23 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
 
     Each table is locked against writes until the transaction ends, so that no change slips by between. Rows that
     were there before are part of every snapshot; replicas that exist are rebuilt, for the declaration is new to them.
+    Where triggers were dropped or disabled, nobody knows what went by: every cursor becomes too old.
+    Raises `UnsupportedDeclaration` for a table that cannot be captured as it is in the database.
     """
+    installed = await _installed(conn)
     pending = set(await capture_pending(conn, catalog))
     if pending:
         await _run(conn, _REFUSE_TRUNCATE)
     for table in catalog:
         if table_sql(table) not in pending:
             continue
+        await check_fitness(conn, table, await _oid(conn, table))
         await _run(conn, f"LOCK TABLE {table_sql(table)} IN SHARE ROW EXCLUSIVE MODE")
+        gap = table_sql(table) in installed and not await _at_work(conn, table)
         for statement in capture_sql(table):
             await _run(conn, statement)
+        if gap:
+            await _run(conn, _start_over_sql(table))
         await conn.execute(
             sa.text(
                 f"INSERT INTO {SCHEMA}.captured VALUES (:name, :digest) "
@@ -221,3 +227,32 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
             {"name": table_sql(table), "digest": _digest(table)},
         )
     return sorted(pending)
+
+
+async def _installed(conn: AsyncConnection) -> dict[str, str]:
+    found = await conn.execute(sa.text(f"SELECT table_name, digest FROM {SCHEMA}.captured"))
+    return {row.table_name: row.digest for row in found}
+
+
+async def _oid(conn: AsyncConnection, table: SyncedTable) -> int | None:
+    oid: int | None = await conn.scalar(sa.text("SELECT to_regclass(:name)::oid"), {"name": table_sql(table)})
+    return oid
+
+
+async def _at_work(conn: AsyncConnection, table: SyncedTable) -> bool:
+    triggers = await conn.scalar(
+        sa.text(
+            "SELECT count(*) FROM pg_trigger WHERE tgrelid = :table AND tgname LIKE 'tidepool\\_%' AND tgenabled = 'A'"
+        ),
+        {"table": await _oid(conn, table)},
+    )
+    return bool(triggers == len(_TRIGGERS))
+
+
+def _start_over_sql(table: SyncedTable) -> str:
+    return f"""
+  INSERT INTO {SCHEMA}.head AS h (user_id, version, xid, floor)
+  SELECT t.user_id, 1, pg_current_xact_id(), 1
+  FROM (SELECT {owner_sql(table)} FROM {table_sql(table)} UNION SELECT user_id FROM {SCHEMA}.head) AS t (user_id)
+  ORDER BY t.user_id
+  ON CONFLICT (user_id) DO UPDATE SET version = h.version + 1, xid = excluded.xid, floor = h.version + 1"""

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from primary.errors import UnsupportedDeclaration
-from primary.types import Mapping, mapping_of
+from primary.types import Mapping, is_text, mapping_of
 
 _INFO = "tidepool.synced"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
@@ -95,12 +95,14 @@ class SyncedTable:
             raise refuse(
                 "a synced table's name is 1-48 of a-z, 0-9 and _, and does not begin with sqlite_ or end with _fts"
             )
+        if bad := sorted(column.name for column in table.columns if column.key != column.name):
+            raise refuse(f"columns cannot go by another name in Python: {', '.join(bad)}")
         primary_key = [column.name for column in table.primary_key]
         if not primary_key or primary_key[0] != info.owner:
             raise refuse(f"its primary key must begin with the owner column {info.owner!r}")
         owner = table.c[info.owner]
-        if not isinstance(owner.type, sa.String):
-            raise refuse(f"its owner column {info.owner!r} must be text")
+        if not is_text(owner.type):
+            raise refuse(f"its owner column {info.owner!r} must be text, of which only the same is equal")
         key = tuple(primary_key[1:])
         for name in key:
             if not mapping_of(table.c[name]).key:
@@ -115,11 +117,19 @@ class SyncedTable:
             raise refuse(f"columns cannot be named {', '.join(bad)}")
         if len({index.name for index in info.indexes}) < len(info.indexes):
             raise refuse("two of its read indexes have the same name")
+        if any(index.name == "key" for index in info.indexes):
+            raise refuse("a read index cannot be named key: there is one of that name already")
+        if empty := sorted(index.name for index in info.indexes if not index.columns):
+            raise refuse(f"these read indexes name no column: {', '.join(empty)}")
         named = [*info.full_text, *(name for index in info.indexes for name in index.columns)]
         if unknown := sorted(set(named) - names):
             raise refuse(f"its indexes name columns that it does not have: {', '.join(unknown)}")
         if bad := sorted(n for n in info.full_text if not isinstance(table.c[n].type, sa.String)):
             raise refuse(f"only text can be searched, which these are not: {', '.join(bad)}")
+        if bad := sorted({"rank", f"{table.name}_fts"}.intersection(info.full_text)):
+            raise refuse(f"a full-text index cannot have columns of these names: {', '.join(bad)}")
+        if len(set(info.full_text)) < len(info.full_text):
+            raise refuse("its full-text index names a column twice")
         return cls(table, table.name, info.owner, key, columns, info.indexes, info.full_text)
 
     def column(self, name: str) -> SyncedColumn:

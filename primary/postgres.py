@@ -18,8 +18,22 @@ from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
 from primary.errors import InvalidValue, MigrationsPending, PrimaryError, PrimaryUnavailable
+from primary.patience import patience
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+class _Lent(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection of the pool. Who has it on loan cannot close it: the lender takes it back, broken or not.
+
+    SQLAlchemy closes what it is done with. To have that return it (`close_returns`) would lose a place of the pool for
+    ever with each connection that breaks, for psycopg does nothing on closing one that is closed.
+    """
+
+    async def close(self) -> None:
+        if getattr(self, "_pool", None) is None:  # the pool itself closes it
+            await super().close()
+
 
 EPOCH_SQL = """
 concat_ws('-', to_hex((SELECT system_identifier FROM pg_control_system())),
@@ -68,6 +82,7 @@ class Primary:
         self._connect_timeout_s = connect_timeout_s
         self._pool_timeout_s = pool_timeout_s
         self._reachable = True
+        self._waiting: set[asyncio.Timeout] = set()  # for a connection, in the belief that there will be one
         self._ping_lock = asyncio.Lock()
         self._ping_connection: Connection | None = None
         self._options: dict[str, Any] = {
@@ -75,19 +90,19 @@ class Primary:
             "prepare_threshold": 5 if prepared_statements else None,
             "connect_timeout": max(2, round(connect_timeout_s)),  # libpq takes no less
         }
+        self._handed: dict[asyncio.Task[Any] | None, Connection] = {}  # what SQLAlchemy is to use, by who asks
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
+            connection_class=_Lent,
             kwargs=self._options,
             min_size=1,
             max_size=pool_max,
             timeout=pool_timeout_s,
             reconnect_timeout=_RECONNECT_S,
-            reset=_to_autocommit,
-            close_returns=True,
             open=False,
         )
-        self.engine: AsyncEngine = create_async_engine(
-            "postgresql+psycopg://", poolclass=NullPool, async_creator=self._lend, use_native_hstore=False
+        self._engine: AsyncEngine = create_async_engine(
+            "postgresql+psycopg://", poolclass=NullPool, async_creator=self._hand, use_native_hstore=False
         )
 
     @property
@@ -101,7 +116,7 @@ class Primary:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.engine.dispose()
+        await self._engine.dispose()
         if self._ping_connection is not None:
             await self._ping_connection.close()
         await self._pool.close()
@@ -114,7 +129,7 @@ class Primary:
         was_reachable = self._reachable
         async with self._ping_lock, self._translated():
             try:
-                async with asyncio.timeout(self._connect_timeout_s):
+                async with patience(self._connect_timeout_s):
                     if self._ping_connection is None or self._ping_connection.closed:
                         self._ping_connection = await psycopg.AsyncConnection.connect(self.url, **self._options)
                     await self._ping_connection.execute("SELECT 1")
@@ -129,12 +144,9 @@ class Primary:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a psycopg connection in autocommit mode. Raises `PrimaryUnavailable`, also from within."""
-        async with self._translated():
-            connection = await self._take()
-            try:
-                yield connection
-            finally:
-                await self._pool.putconn(connection)
+        async with self._translated(), self._lent() as connection:
+            await connection.set_autocommit(True)  # it may have come back from a write transaction; asks nothing
+            yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -145,10 +157,17 @@ class Primary:
         """
         async with (
             self._translated(),
-            asyncio.timeout(self.answer_timeout_s),
-            self.engine.begin() as connection,
+            patience(self.answer_timeout_s),
+            self._lent() as lent,
         ):
-            yield connection
+            await lent.set_autocommit(False)
+            asking = asyncio.current_task()
+            self._handed[asking] = lent
+            try:
+                async with self._engine.begin() as connection:
+                    yield connection
+            finally:
+                self._handed.pop(asking, None)
 
     async def cursor(self, connection: AsyncConnection, user: str) -> Cursor:
         """Give the user's cursor as this transaction sees it, its own writes included."""
@@ -156,12 +175,36 @@ class Primary:
         return Cursor(found.epoch, found.version)
 
     async def _take(self) -> Connection:
-        return await self._pool.getconn(self._pool_timeout_s if self._reachable else _FAILED_FAST_S)
+        if not self._reachable:
+            return await self._pool.getconn(_FAILED_FAST_S)
+        try:
+            async with asyncio.timeout(None) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    return await self._pool.getconn(self._pool_timeout_s)
+                finally:
+                    self._waiting.discard(waiting)
+        except TimeoutError as error:  # by `_lose`
+            raise PoolTimeout("Postgres was lost while a connection was waited for") from error
 
-    async def _lend(self) -> Connection:
+    def _lose(self) -> None:
+        """Note that Postgres is away. Who waits for a connection already waits no longer than who asks now."""
+        self._reachable = False
+        soon = asyncio.get_running_loop().time() + _FAILED_FAST_S
+        for waiting in self._waiting:
+            waiting.reschedule(soon)
+        self._waiting.clear()
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
         connection = await self._take()
-        await connection.set_autocommit(False)
-        return connection
+        try:
+            yield connection
+        finally:
+            await asyncio.shield(self._pool.putconn(connection))  # else a request that is broken off could keep it
+
+    async def _hand(self) -> Connection:
+        return self._handed[asyncio.current_task()]
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -171,7 +214,7 @@ class Primary:
             cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             translated = translate(cause)
             if isinstance(translated, PrimaryUnavailable) and not isinstance(cause, PoolTimeout):
-                self._reachable = False
+                self._lose()
             if translated is None:
                 raise
             raise translated from error
@@ -182,8 +225,10 @@ _CURSOR = sa.text(
 )
 
 
-async def _to_autocommit(connection: Connection) -> None:
-    await connection.set_autocommit(True)
+def give_up(connection: Connection) -> None:
+    """Break a lent connection off, whatever it is in the middle of; the pool replaces it when it is returned."""
+    # Not close(), which returns it: it would be there twice, and end in two hands.
+    connection.pgconn.finish()
 
 
 def translate(error: BaseException | None) -> PrimaryError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from primary.errors import MigrationsPending
 from primary.feed import Batch, Change, Kind, Reason, Row
-from primary.postgres import EPOCH_SQL, Connection, Primary
+from primary.patience import patience
+from primary.postgres import EPOCH_SQL, Connection, Primary, give_up
 
 BATCH_ROWS = 1_000  # enough that the cost of a batch vanishes
 CHUNK_ROWS = 500  # libpq hands over so many at once: twice as fast as 5,000, for they stay in the processor's cache
@@ -67,13 +67,13 @@ class PostgresFeed:
 
     @asynccontextmanager
     async def pull(self, user: str, since: Cursor | None) -> AsyncIterator[PostgresPull]:
-        """See `Feed.pull`. Raises also `MigrationsPending` where the engine's tables are missing."""
+        """See `Feed.pull`. Raises also `MigrationsPending` where tables or columns are missing."""
         async with self._primary.connection() as connection:
             try:
                 pull = PostgresPull(connection, self._catalog, user, since, self._primary.answer_timeout_s)
                 async with pull.opened():
                     yield pull
-            except psycopg.errors.UndefinedTable as error:
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise MigrationsPending from error
 
 
@@ -103,18 +103,19 @@ class PostgresPull:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Find out what there is to read, and hold its snapshot for as long as the block runs."""
-        async with asyncio.timeout(self._answer_timeout_s):
+        async with patience(self._answer_timeout_s):
             if self._since is not None:
                 self._settle(await self._stand_of(await self._ask(_STAND)))
             if not (self._since is not None and (self.kind is Kind.UNCHANGED or await self._read_at_once())):
                 await self._hold()
         try:
             yield
+            if self._holds:
+                async with patience(self._answer_timeout_s):
+                    await self._connection.execute("ROLLBACK")
         except BaseException:
-            await self._connection.close()  # whatever it is in the middle of; the pool makes another
+            give_up(self._connection)
             raise
-        if self._holds:
-            await self._connection.execute("ROLLBACK")
 
     async def _read_at_once(self) -> bool:
         """Read all there is in one round trip, if it is little; tell whether that is done."""
@@ -176,18 +177,16 @@ class PostgresPull:
         return _Stand(Cursor(epoch, version), floor, frozenset(tables or ()), total)
 
     async def _stream(self, sql: str) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        loop = asyncio.get_running_loop()
-        async with self._connection.cursor(binary=True) as cursor, asyncio.timeout(None) as waiting:
+        async with self._connection.cursor(binary=True) as cursor, patience(self._answer_timeout_s) as waiting:
             rows: list[tuple[Any, ...]] = []
-            waiting.reschedule(loop.time() + self._answer_timeout_s)
             async for row in cursor.stream(sql, self._asked, binary=True, size=CHUNK_ROWS):
                 rows.append(row)
                 if len(rows) == BATCH_ROWS:
-                    waiting.reschedule(None)  # the time that the caller takes is not Postgres's
+                    waiting.end()  # the time that the caller takes is not Postgres's
                     yield rows
                     rows = []
-                    waiting.reschedule(loop.time() + self._answer_timeout_s)
-            waiting.reschedule(None)
+                    waiting.begin()
+            waiting.end()
             if rows:
                 yield rows
 

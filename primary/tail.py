@@ -16,12 +16,14 @@ from primary.capture import SCHEMA
 from primary.cursor import Cursor
 from primary.postgres import EPOCH_SQL, Primary
 
-# The first condition is what the index on xid serves; all of it is one statement, so one snapshot.
+# The first two conditions are what the index on xid serves; all of it is one statement, so one snapshot. (A head that
+# came in a dump has a transaction id of another server's, which may be in the future here: it has not moved.)
 _MOVED = f"""
 WITH now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot, {EPOCH_SQL} AS epoch)
 SELECT now.snapshot::text, now.epoch, h.user_id, h.version
 FROM now LEFT JOIN {SCHEMA}.head AS h
   ON h.xid >= pg_snapshot_xmin(%(previous)s::pg_snapshot)
+  AND h.xid < pg_snapshot_xmax(now.snapshot)
   AND NOT pg_visible_in_snapshot(h.xid, %(previous)s::pg_snapshot)"""
 
 _START = f"SELECT pg_current_snapshot()::text, {EPOCH_SQL}"

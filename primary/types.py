@@ -53,14 +53,16 @@ def _moment(day_only: bool = False, zone: str = "") -> str:
     value = "({} AT TIME ZONE 'UTC')" if zone else "({}::timestamp)"
     text = f"to_char({value}, '{shape}{zone}')"
     first, last = (f"'{day}{' 00:00:00+00' if zone else ''}'" for day in ("0001-01-01", "9999-12-31"))
+    # Dates go on for 5.5 million years after the last timestamp; 2000 is a leap year, so it has every day.
+    month_and_day = "make_date(2000, extract(month FROM {})::integer, extract(day FROM {})::integer)::timestamp"
+    late = f"extract(year FROM {{}})::text || to_char({month_and_day}, '-MM-DD')" if day_only else text
     # to_char gives NULL for an infinity and drops the era; both are rare enough to come second.
     return (
-        f"CASE WHEN {{}} BETWEEN {first} AND {last} THEN {text} WHEN isfinite({{}}) THEN {text} || "
-        f"CASE WHEN {{}} < {first} THEN ' BC' ELSE '' END ELSE {{}}::text END"
+        f"CASE WHEN {{}} BETWEEN {first} AND {last} THEN {text} WHEN NOT isfinite({{}}) THEN {{}}::text "
+        f"WHEN {{}} < {first} THEN {text} || ' BC' ELSE {late} END"
     )
 
 
-_TEXT = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}")
 _UUID = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}::uuid")
 _BOOLEAN = Mapping(
     "{}",
@@ -82,6 +84,14 @@ _TIME = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}::time")
 
 def _integer(name: str) -> Mapping:
     return Mapping("{}", "INTEGER", key="{}::text", from_key=f"{{}}::{name}", stored_key=int)
+
+
+def _text(kind: sa.String) -> Mapping:
+    """Give the mapping of a text, whose key finds its row by the index that the table has: of the same collation."""
+    if isinstance(kind, sa.Enum) and kind.native_enum:
+        name = ".".join(f'"{part}"' for part in (kind.schema, kind.name) if part)
+        return Mapping("{}::text", "TEXT", key="{}::text", from_key=f"{{}}::{name}")
+    return Mapping("{}::text", "TEXT", key="{}::text", from_key=f'{{}} COLLATE "{kind.collation or "default"}"')
 
 
 def _temporal(name: str, wire: str) -> Mapping:
@@ -107,16 +117,21 @@ def mapping_of(column: sa.Column[Any]) -> Mapping:
     return mapping
 
 
+def is_text(kind: Any) -> bool:
+    """Tell whether a type is of texts that are equal only when they are the same, as a user's id must be."""
+    return isinstance(kind, sa.String) and not isinstance(kind, sa.Enum) and _mapping(kind) is not None
+
+
 def _mapping(kind: Any) -> Mapping | None:
     match kind:
         case sa.ARRAY():
             return _ARRAY if isinstance(kind.item_type, _ARRAY_ITEMS) else None
-        case sa.CHAR() | pg.CITEXT():  # equal values can differ in text
+        case sa.CHAR() | sa.NCHAR() | pg.CITEXT():  # equal values can differ in text
             return None
         case sa.String():  # Text, VARCHAR and Enum too
-            return _TEXT
+            return _text(kind)
         case sa.Uuid():
-            return _UUID
+            return _UUID if kind.native_uuid else None
         case sa.Boolean():
             return _BOOLEAN
         case sa.SmallInteger():

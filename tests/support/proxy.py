@@ -104,10 +104,10 @@ class PostgresProxy:
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            server_writer.transport.abort()  # first: this may be cancelled once more while it waits
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            server_writer.transport.abort()
 
 
 @asynccontextmanager

@@ -21,19 +21,22 @@ Rows = dict[str, Counter[tuple[Any, ...]]]
 
 _IMAGES = """
 INSERT INTO image (user_id, prompt, image_url, model, seed, steps, created_at)
-SELECT :user, :tag || ' amber basalt cedar dune ' || i, 'https://images.example/' || i || '.png', 'flux-1', i * 7919, 20,
-  timestamptz '2024-01-01' + i * interval '1 minute'
+SELECT :user, :tag || ' amber basalt cedar dune ' || i, 'https://images.example/' || i || '.png', 'flux-1',
+  i * 7919, 20, timestamptz '2024-01-01' + i * interval '1 minute'
 FROM generate_series(1, :count) AS i"""
 
-_CHANGES = [
-    "UPDATE image SET prompt = :tag || ' edited ' || prompt, row_version = row_version + 1 "
-    "WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDER BY id LIMIT :count)",
-    "INSERT INTO image_activity (user_id, image_id, is_favorite, rating) SELECT user_id, id, true, 80 FROM image "
-    "WHERE user_id = :user ORDER BY id DESC LIMIT :count "
-    "ON CONFLICT (user_id, image_id) DO UPDATE SET view_count = image_activity.view_count + 1",
-    "DELETE FROM image WHERE user_id = :user AND id IN "
-    "(SELECT id FROM image WHERE user_id = :user ORDER BY prompt, id LIMIT :count)",
-]
+_EDIT = """
+UPDATE image SET prompt = :tag || ' edited ' || prompt, row_version = row_version + 1
+WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDER BY id LIMIT :count)"""
+
+_LIKE = """
+INSERT INTO image_activity (user_id, image_id, is_favorite, rating)
+SELECT user_id, id, true, 80 FROM image WHERE user_id = :user ORDER BY id DESC LIMIT :count
+ON CONFLICT (user_id, image_id) DO UPDATE SET view_count = image_activity.view_count + 1"""
+
+_DELETE = """
+DELETE FROM image
+WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDER BY prompt, id LIMIT :count)"""
 
 
 async def grow(primary: Primary, user: str, images: int, *, tag: str = "new") -> Cursor:
@@ -46,7 +49,7 @@ async def grow(primary: Primary, user: str, images: int, *, tag: str = "new") ->
 async def change(primary: Primary, user: str, *, tag: str = "change", rows: int = 2) -> Cursor:
     """Insert, edit and delete some rows of two tables in one transaction; give the user's cursor after it."""
     async with primary.transaction() as conn:
-        for sql in [_IMAGES, *_CHANGES]:
+        for sql in (_IMAGES, _EDIT, _LIKE, _DELETE):
             await conn.execute(sa.text(sql), {"user": user, "tag": tag, "count": rows})
         return await primary.cursor(conn, user)
 
@@ -89,7 +92,7 @@ async def assert_same(store: Store, primary: Primary, user: str) -> None:
     ours, theirs = await held(store, user), await truth(primary, store.schema.catalog, user)
     for name in theirs:
         missing, extra = theirs[name] - ours[name], ours[name] - theirs[name]
-        assert not missing and not extra, f"{name}: {len(missing)} missing, {len(extra)} extra {[*extra][:2]}"
+        assert (len(missing), len(extra)) == (0, 0), f"{name}: rows missing, rows too many {[*missing, *extra][:2]}"
 
 
 def files_of(folder: Path) -> list[str]:

@@ -1,0 +1,485 @@
+"""The feed from Postgres: what a pull holds, that it is of one snapshot, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from primary import postgres_feed
+from primary.cursor import Cursor
+from primary.errors import MigrationsPending, PrimaryUnavailable
+from primary.feed import Batch, Change, Kind, Pull, Reason
+from primary.postgres import Primary
+from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from tests.support import shapes
+from tests.support.databases import Databases
+from tests.support.proxy import PostgresProxy, proxied
+
+
+@pytest.fixture
+async def primary(databases: Databases) -> AsyncIterator[Primary]:
+    async with shapes.installed(databases) as primary:
+        yield primary
+
+
+@pytest.fixture
+def feed(primary: Primary) -> PostgresFeed:
+    return PostgresFeed(primary, shapes.catalog)
+
+
+@asynccontextmanager
+async def through(url: str, **options: Any) -> AsyncIterator[Primary]:
+    primary = Primary(url, **options)
+    await primary.open()
+    try:
+        yield primary
+    finally:
+        await primary.close()
+
+
+async def execute(primary: Primary, *statements: str) -> None:
+    async with await psycopg.AsyncConnection.connect(primary.url, autocommit=True) as connection:
+        for statement in statements:
+            await connection.execute(statement.encode())
+
+
+async def shelves(primary: Primary, user: str, number: int, first: int = 1) -> None:
+    await execute(
+        primary,
+        f"INSERT INTO shelf (user_id, id, label) SELECT '{user}', i, repeat('x', 100) "
+        f"FROM generate_series({first}, {first + number - 1}) AS i",
+    )
+
+
+async def read(pull: Pull) -> list[Batch]:
+    async with aclosing(pull.batches()) as batches:
+        return [batch async for batch in batches]
+
+
+async def pulled(feed: PostgresFeed, user: str, since: Cursor | None = None) -> tuple[Pull, list[Batch]]:
+    async with feed.pull(user, since) as pull:
+        return pull, await read(pull)
+
+
+async def cursor_of(feed: PostgresFeed, user: str) -> Cursor:
+    async with feed.pull(user, None) as pull:
+        return pull.cursor
+
+
+def changes(batches: list[Batch]) -> dict[tuple[str, tuple[str, ...]], Change]:
+    found = {(batch.table, change.key): change for batch in batches for change in batch.changes}
+    assert len(found) == sum(len(batch.changes) for batch in batches)  # each row once
+    return found
+
+
+# ------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_no_change_is_one_round_trip_and_a_small_change_two(primary: Primary, prepared: bool) -> None:
+    async with proxied(primary.url) as proxy, through(proxy.url, pool_max=1, prepared_statements=prepared) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        await shelves(primary, "ann", 3)
+        since = await cursor_of(feed, "ann")
+        for _ in range(8):  # past the number of times after which psycopg prepares a statement
+            before = proxy.round_trips
+            pull, batches = await pulled(feed, "ann", since)
+            assert (pull.kind, batches) == (Kind.UNCHANGED, [])
+            assert proxy.round_trips == before + 1
+            await execute(
+                primary,
+                "UPDATE shelf SET label = label || 'y' WHERE id < 3",
+                "DELETE FROM shelf WHERE id = 3",
+                "INSERT INTO book (user_id, shelf_id, place) VALUES ('ann', 1, 1) "
+                "ON CONFLICT (user_id, shelf_id, place) DO UPDATE SET title = book.title || '.'",
+                "INSERT INTO mood (user_id) VALUES ('ann') ON CONFLICT (user_id) DO UPDATE SET word = 'well'",
+            )
+            before = proxy.round_trips
+            pull, batches = await pulled(feed, "ann", since)
+            assert pull.kind is Kind.CHANGES
+            assert {batch.table for batch in batches} == {"shelf", "book", "mood"}
+            assert proxy.round_trips == before + 2
+            since = pull.cursor
+
+
+async def test_a_user_who_never_was_is_one_round_trip_too(primary: Primary) -> None:
+    async with proxied(primary.url) as proxy, through(proxy.url, pool_max=1) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        since = await cursor_of(feed, "nobody")
+        assert since.version == 0
+        before = proxy.round_trips
+        pull, _ = await pulled(feed, "nobody", since)
+        assert pull.kind is Kind.UNCHANGED
+        assert proxy.round_trips == before + 1
+
+
+async def test_an_incremental_pull_reads_the_rows_that_changed_and_not_those_that_are_there(
+    primary: Primary, feed: PostgresFeed
+) -> None:
+    await shelves(primary, "ann", 5_000)
+    since = await cursor_of(feed, "ann")
+    await execute(primary, "UPDATE shelf SET label = 'new' WHERE id IN (7, 4711)")
+
+    async with through(primary.url, pool_max=1) as alone:  # one session, which counts what it reads
+
+        async def rows_read() -> int:
+            async with alone.connection() as connection:
+                found = await connection.execute(
+                    "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint "
+                    "FROM pg_stat_xact_user_tables"
+                )
+                row = await found.fetchone()
+                assert row is not None
+                return int(row[0])
+
+        before = await rows_read()
+        _, batches = await pulled(PostgresFeed(alone, shapes.catalog), "ann", since)
+        assert len(changes(batches)) == 2
+        assert 0 < await rows_read() - before < 30
+
+
+# ------------------------------------------------------------- what it holds
+
+
+async def test_a_snapshot_is_streamed_in_bounded_batches_a_tables_together_parents_first(
+    primary: Primary, feed: PostgresFeed
+) -> None:
+    await shelves(primary, "ann", 3 * BATCH_ROWS + 17)
+    await shelves(primary, "bob", 5)
+    await execute(primary, "INSERT INTO book (user_id, shelf_id, place) SELECT user_id, id, 1 FROM shelf WHERE id <= 1500")
+    pull, batches = await pulled(feed, "ann")
+    assert (pull.kind, pull.reason, pull.cursor.version) == (Kind.SNAPSHOT, Reason.NEW, 2)
+    assert [(batch.table, len(batch.rows)) for batch in batches] == [
+        ("shelf", BATCH_ROWS),
+        ("shelf", BATCH_ROWS),
+        ("shelf", BATCH_ROWS),
+        ("shelf", 17),
+        ("book", BATCH_ROWS),
+        ("book", 500),
+    ]
+    assert not any(batch.changes for batch in batches)
+    assert {row[0] for batch in batches[:4] for row in batch.rows} == set(range(1, 3 * BATCH_ROWS + 18))
+
+
+async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primary, feed: PostgresFeed) -> None:
+    await shelves(primary, "ann", 50_000)
+    async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
+        await anext(batches)
+        async with primary.connection() as connection:  # Postgres could not send more than the socket takes
+            async with asyncio.timeout(5):
+                while True:
+                    waiting = await connection.execute(
+                        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientWrite'"
+                    )
+                    if waiting.rowcount:
+                        break
+                    await asyncio.sleep(0.01)
+        assert sum([len(batch.rows) async for batch in batches]) == 50_000 - BATCH_ROWS
+
+
+async def test_changes_say_what_became_of_each_row(primary: Primary, feed: PostgresFeed) -> None:
+    await shelves(primary, "ann", 6)
+    since = await cursor_of(feed, "ann")
+    await execute(
+        primary,
+        "UPDATE shelf SET label = 'edited' WHERE id = 1",
+        "DELETE FROM shelf WHERE id = 2",
+        "UPDATE shelf SET id = 30 WHERE id = 3",
+        "UPDATE shelf SET user_id = 'bob' WHERE id = 4",
+        "DELETE FROM shelf WHERE id = 5",
+        "INSERT INTO shelf (user_id, id, label) VALUES ('ann', 5, 'back')",
+    )
+    pull, batches = await pulled(feed, "ann", since)
+    found = {key: (change.version, change.row and change.row[:2]) for (_, key), change in changes(batches).items()}
+    assert pull.cursor == Cursor(since.epoch, 7)
+    assert found == {
+        ("1",): (2, (1, "edited")),
+        ("2",): (3, None),
+        ("3",): (4, None),
+        ("30",): (4, (30, "x" * 100)),
+        ("4",): (5, None),
+        ("5",): (7, (5, "back")),
+    }
+
+
+async def test_a_cursor_that_is_of_no_use_is_answered_with_everything_and_the_reason(
+    primary: Primary, feed: PostgresFeed
+) -> None:
+    await shelves(primary, "ann", 3)
+    for _ in range(4):
+        await execute(primary, "UPDATE shelf SET label = label || '!'")
+    now = await cursor_of(feed, "ann")
+    await execute(primary, "UPDATE tidepool.head SET floor = 3")
+    for since, kind, reason in (
+        (None, Kind.SNAPSHOT, Reason.NEW),
+        (Cursor("6b-1-5-4001", now.version), Kind.SNAPSHOT, Reason.EPOCH),
+        (Cursor("6b-1-5-4001", 0), Kind.SNAPSHOT, Reason.EPOCH),
+        (Cursor(now.epoch, now.version + 1), Kind.SNAPSHOT, Reason.AHEAD),
+        (Cursor(now.epoch, 2**63 - 1), Kind.SNAPSHOT, Reason.AHEAD),
+        (Cursor(now.epoch, 0), Kind.SNAPSHOT, Reason.FLOOR),
+        (Cursor(now.epoch, 2), Kind.SNAPSHOT, Reason.FLOOR),
+        (Cursor(now.epoch, 3), Kind.CHANGES, None),
+        (now, Kind.UNCHANGED, None),
+    ):
+        pull, batches = await pulled(feed, "ann", since)
+        assert (pull.kind, pull.reason, pull.cursor) == (kind, reason, now), since
+        assert sum(len(batch.rows) for batch in batches) == (3 if kind is Kind.SNAPSHOT else 0)
+
+
+async def test_users_are_told_apart_to_the_last_character(primary: Primary, feed: PostgresFeed) -> None:
+    users = ["ann", "Ann", "ann ", " ann", "an", "ann%", "a_n", "ánn", "a\u0301nn", "'; --", "ann\n", "\U0010ffff"]
+    async with primary.connection() as connection:
+        for number, user in enumerate(users):
+            await connection.execute("INSERT INTO shelf (user_id, id) VALUES (%s, %s)", [user, number])
+    for number, user in enumerate(users):
+        pull, batches = await pulled(feed, user)
+        assert pull.cursor.version == 1
+        assert [row[0] for batch in batches for row in batch.rows] == [number]
+        _, batches = await pulled(feed, user, Cursor(pull.cursor.epoch, 0))
+        assert [key for _, key in changes(batches)] == [(str(number),)]
+
+
+# ------------------------------------------------------------- one snapshot
+
+
+@pytest.mark.parametrize("since", ["new", "old"])
+async def test_cursor_and_rows_are_of_one_snapshot_while_writers_run(
+    since: str, primary: Primary, feed: PostgresFeed
+) -> None:
+    """The writer keeps three tables and the version in step; a pull that saw two states would show them out of step."""
+    await execute(primary, "INSERT INTO mood VALUES ('ann', '0')", "INSERT INTO shelf (user_id, id) VALUES ('ann', 0)")
+    start = await cursor_of(feed, "ann")
+    stop = False
+
+    async def write() -> None:
+        async with await psycopg.AsyncConnection.connect(primary.url, autocommit=True) as connection:
+            number = 0
+            while not stop:
+                number += 1
+                async with connection.transaction():
+                    await connection.execute("UPDATE mood SET word = %s", [str(number)])
+                    await connection.execute("INSERT INTO shelf (user_id, id) VALUES ('ann', %s)", [number])
+
+    writing = asyncio.create_task(write())
+    kinds = set()
+    try:
+        for _ in range(25):
+            async with feed.pull("ann", start if since == "old" else None) as pull:
+                word, top, count = "0", 0, 0
+                async with aclosing(pull.batches()) as batches:
+                    async for batch in batches:
+                        await asyncio.sleep(0.004)  # the writer goes on between two batches
+                        for row in [*batch.rows, *(change.row for change in batch.changes)]:
+                            assert row is not None
+                            match batch.table:
+                                case "mood":
+                                    word = row[0]
+                                case "shelf":
+                                    top, count = max(top, row[0]), count + 1
+                kinds.add(pull.kind)
+            assert pull.cursor.version == start.version + 2 * int(word)
+            assert top == int(word)
+            assert count == top + (since == "new")
+    finally:
+        stop = True
+        await writing
+    assert kinds >= {Kind.SNAPSHOT if since == "new" else Kind.CHANGES}
+
+
+async def test_what_comes_at_once_and_what_is_streamed_are_the_same(
+    primary: Primary, feed: PostgresFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shelves(primary, "ann", 3_000)
+    since = await cursor_of(feed, "ann")
+    await execute(
+        primary,
+        "UPDATE shelf SET label = 'edited ' || id WHERE id % 2 = 0",
+        "DELETE FROM shelf WHERE id % 5 = 0",
+        "UPDATE shelf SET id = id + 10000 WHERE id % 7 = 0",
+        "INSERT INTO book (user_id, shelf_id, place) SELECT user_id, id, 1 FROM shelf WHERE id < 900",
+        "INSERT INTO mood (user_id, word) VALUES ('ann', 'busy')",
+        "INSERT INTO specimen (user_id, double) VALUES ('ann', 'NaN')",
+    )
+    streamed_pull, streamed = await pulled(feed, "ann", since)
+    assert len(changes(streamed)) > PIPELINED_ROWS_MAX
+    assert all(len(batch.changes) <= BATCH_ROWS for batch in streamed)
+    monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 10**6)
+    at_once_pull, at_once = await pulled(feed, "ann", since)
+    assert at_once_pull.cursor == streamed_pull.cursor
+
+    def plain(batches: list[Batch]) -> dict[Any, tuple[int, list[Any] | None]]:
+        return {
+            where: (change.version, None if change.row is None else [*change.row])
+            for where, change in changes(batches).items()
+        }
+
+    assert plain(at_once) == plain(streamed)
+    assert [*dict.fromkeys(batch.table for batch in at_once)] == [*dict.fromkeys(batch.table for batch in streamed)]
+
+
+async def test_news_of_a_table_that_was_quiet_at_the_first_look_are_in_the_pull(
+    primary: Primary, feed: PostgresFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shelves(primary, "ann", 3)
+    since = await cursor_of(feed, "ann")
+    await execute(primary, "UPDATE shelf SET label = 'first'")
+    first_look = postgres_feed.PostgresPull._stand_of
+    looks = 0
+
+    async def then_write(self: Any, found: Any) -> Any:
+        nonlocal looks
+        stand = await first_look(self, found)
+        looks += 1
+        if looks == 1:
+            await execute(
+                primary, "INSERT INTO mood (user_id) VALUES ('ann')", "DELETE FROM shelf WHERE id = 2", "DELETE FROM book"
+            )
+        return stand
+
+    monkeypatch.setattr(postgres_feed.PostgresPull, "_stand_of", then_write)
+    pull, batches = await pulled(feed, "ann", since)
+    found = {where: change.row is not None for where, change in changes(batches).items()}
+    assert pull.cursor.version == since.version + 3
+    assert found == {("shelf", ("1",)): True, ("shelf", ("2",)): False, ("shelf", ("3",)): True, ("mood", ()): True}
+
+
+# ------------------------------------------------------------- leaving early
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "is cancelled"])
+@pytest.mark.parametrize("what", ["snapshot", "stream", "at once"])
+async def test_after_a_pull_that_was_left_half_way_the_pool_is_whole(how: str, what: str, primary: Primary) -> None:
+    await shelves(primary, "ann", 5_000)
+    async with through(primary.url, pool_max=2, pool_timeout_s=2) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        now = await cursor_of(feed, "ann")
+        await execute(primary, f"UPDATE shelf SET label = 'y' WHERE id <= {5000 if what == 'stream' else 1500}")
+        since = None if what == "snapshot" else now
+
+        async def leave() -> None:
+            async with feed.pull("ann", since) as pull, aclosing(pull.batches()) as batches:
+                await anext(batches)
+                if how == "raises":
+                    raise LookupError
+                if how == "is cancelled":
+                    await asyncio.Event().wait()
+
+        async with asyncio.timeout(30):
+            for _ in range(4):
+                # Beside one that is read slowly, which must not lose its connection to the one that is left.
+                async with feed.pull("ann", None) as other, aclosing(other.batches()) as batches:
+                    rows = len((await anext(batches)).rows)
+                    leaving = asyncio.create_task(leave())
+                    await asyncio.wait([leaving], timeout=0.2 if how == "is cancelled" else None)
+                    leaving.cancel()
+                    await asyncio.gather(leaving, return_exceptions=True)
+                    rows += sum([len(batch.rows) async for batch in batches])
+                assert rows == 5_000
+            # As many as the pool may have, at once, and none of them in somebody else's transaction.
+            pulls = await asyncio.gather(*(pulled(feed, "ann") for _ in range(6)))
+        assert [sum(len(batch.rows) for batch in batches) for _, batches in pulls] == [5_000] * 6
+        assert near.reachable
+
+
+@pytest.mark.parametrize("moment", ["first look", "rows", "end"])
+async def test_a_link_that_goes_dead_ends_the_pull_within_its_time(moment: str, primary: Primary) -> None:
+    await shelves(primary, "ann", 30_000)
+    async with proxied(primary.url) as proxy, through(proxy.url, answer_timeout_s=0.5, pool_timeout_s=1) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        since = await cursor_of(feed, "ann")
+
+        async def stalled(proxy: PostgresProxy) -> None:
+            if moment == "first look":
+                proxy.stall()
+                await pulled(feed, "ann", since)
+            else:
+                async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
+                    await anext(batches)
+                    if moment == "end":
+                        async for _ in batches:
+                            pass
+                    proxy.stall()
+                    async for _ in batches:
+                        pass
+
+        async with asyncio.timeout(10):
+            with pytest.raises(PrimaryUnavailable):
+                await stalled(proxy)
+            assert not near.reachable
+            await proxy.resume()
+            await near.ping()
+            pull, _ = await pulled(feed, "ann", since)
+        assert pull.kind is Kind.UNCHANGED
+
+
+async def test_a_database_without_the_engines_tables_is_told_as_such(empty_database_url: str) -> None:
+    async with through(empty_database_url) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        for _ in range(3):
+            with pytest.raises(MigrationsPending) as told:
+                await pulled(feed, "ann")
+            assert "tidepool migrate" in told.value.hint
+
+
+# ------------------------------------------------------------- epochs
+
+
+async def test_a_database_that_is_made_again_or_copied_is_another_epoch(databases: Databases) -> None:
+    async with shapes.installed(databases) as primary:
+        await shelves(primary, "ann", 2)
+        since = await cursor_of(PostgresFeed(primary, shapes.catalog), "ann")
+        name = primary.url.partition("@/")[2].partition("?")[0]
+    # Dropped, and made again with the same name and the same history.
+    server = databases.url("postgres")
+    async with await psycopg.AsyncConnection.connect(server, autocommit=True) as connection:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+        try:
+            async with through(databases.url(name)) as again:
+                await shapes.install(again, shapes.metadata)
+                await shelves(again, "ann", 3)
+                feed = PostgresFeed(again, shapes.catalog)
+                pull, batches = await pulled(feed, "ann", since)
+                assert (pull.kind, pull.reason) == (Kind.SNAPSHOT, Reason.EPOCH)
+                assert pull.cursor.version == since.version
+                assert len(batches[0].rows) == 3
+                since = pull.cursor
+            # A copy has the same tables with the same object ids.
+            await connection.execute(f"CREATE DATABASE {name}_copy TEMPLATE {name}".encode())
+            try:
+                async with through(databases.url(f"{name}_copy")) as copy:
+                    pull, _ = await pulled(PostgresFeed(copy, shapes.catalog), "ann", since)
+                    assert (pull.kind, pull.reason) == (Kind.SNAPSHOT, Reason.EPOCH)
+            finally:
+                await connection.execute(f"DROP DATABASE {name}_copy WITH (FORCE)".encode())
+        finally:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+async def test_a_history_that_is_begun_anew_in_the_same_database_is_another_epoch(
+    primary: Primary, feed: PostgresFeed
+) -> None:
+    await shelves(primary, "ann", 2)
+    since = await cursor_of(feed, "ann")
+    await execute(primary, "DROP SCHEMA tidepool CASCADE")
+    await execute(primary, *(f"DROP TABLE {table.name} CASCADE" for table in shapes.metadata.sorted_tables))
+    await execute(primary, "DROP TYPE ledger_size", "DROP TYPE specimen_stage")
+    await shapes.install(primary, shapes.metadata)
+    await shelves(primary, "ann", 1)
+    pull, _ = await pulled(feed, "ann", since)
+    assert (pull.kind, pull.reason) == (Kind.SNAPSHOT, Reason.EPOCH)
+
+
+async def test_the_epoch_is_the_same_for_every_session_and_after_a_checkpoint(
+    primary: Primary, feed: PostgresFeed
+) -> None:
+    first = await cursor_of(feed, "ann")
+    await execute(primary, "CHECKPOINT", "SELECT pg_switch_wal()")
+    async with through(primary.url) as other:
+        assert await cursor_of(PostgresFeed(other, shapes.catalog), "ann") == first
+        async with other.transaction() as conn:
+            assert await other.cursor(conn, "ann") == first
