@@ -13,6 +13,7 @@ from primary.declaration import SyncedTable
 from primary.feed import Pull, Row
 from replica.errors import ReplicaError
 from replica.faults import Passing
+from replica.location import Location
 from replica.rendering import quoted
 from replica.schema import Schema
 from replica.state import State
@@ -29,7 +30,7 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
 
     Whatever fails, the caller removes the file. The feed is read while the batch before is being written.
     """
-    writer = await Writer.open(path, *_PRAGMAS)
+    writer = await Writer.open(Location(path).uri("rwc"), *_PRAGMAS)
     try:
         await writer.run(lambda connection: _execute_all(connection, ["BEGIN", *schema.tables]))
         passing("build.created")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from replica.errors import Doubt, ReadTimeout
+from replica import trouble
 
 T = TypeVar("T")
 
@@ -129,7 +129,8 @@ class Lane:
                     source.connection.execute("ROLLBACK")
             except Exception as error:  # noqa: BLE001 - whatever it was, it is told to each of them
                 answered = {id(job) for job, _, _ in results}
-                results.extend((job, None, _meaning(error)) for job in reads if id(job) not in answered)
+                meaning = trouble.of_reading(error)
+                results.extend((job, None, meaning) for job in reads if id(job) not in answered)
         for job in jobs:
             if job.work is None:
                 if source.connection is not None:
@@ -143,25 +144,5 @@ class Lane:
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
         try:
             return job, job.work(connection), None
-        except Exception as error:  # noqa: BLE001 - is told to the caller by its future
-            return job, None, _meaning(error)
-
-
-def _meaning(error: Exception) -> Exception:
-    """Tell a file that cannot be believed, and a read that was stopped, from errors of the read itself."""
-    if isinstance(error, sqlite3.DatabaseError):
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_INTERRUPT:
-            return ReadTimeout()
-        if code in BROKEN:
-            return Doubt(f"SQLite finds the file broken: {error}")
-    return error
-
-
-BROKEN = {
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FORMAT,
-}
+        except BaseException as error:  # noqa: BLE001 - is told to the caller by its future; the lane goes on
+            return job, None, trouble.of_reading(error)

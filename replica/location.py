@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ class Location:
         """How the files looked after the last write that was ours."""
         return self.database.with_suffix(".seal")
 
+    def uri(self, mode: str) -> str:
+        """Give the database as SQLite's URI, in which a path's ``?``, ``#`` and ``%`` mean themselves."""
+        return f"{self.database.absolute().as_uri()}?mode={mode}"
+
     def beside(self) -> tuple[Path, ...]:
         """Give the files that belong to the database file and mean nothing without it."""
         return (self.wal, self.shm, self.seal)
@@ -62,6 +67,16 @@ class DataDirectory:
     def all(self) -> Iterator[Location]:
         """Go through every replica that there is."""
         return (Location(path) for path in sorted(self.replicas.glob("??/??/*.db")))
+
+
+def remove(path: Path) -> None:
+    """Remove what is there, whatever it is; a folder with all that is in it, a link without what it points to."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        if not path.is_dir():
+            raise
+        shutil.rmtree(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from replica.location import Location
+from replica.location import Location, remove
 
 
 def set_aside(location: Location, quarantine: Path, keep: int) -> None:
-    """Move a replica's files away, and remove all but the last ``keep`` that were set aside before."""
+    """Move a replica's files away, and remove all but the last ``keep`` replicas that were set aside."""
     quarantine.mkdir(parents=True, exist_ok=True)
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    for path in (location.database, location.wal):
-        if path.exists():
-            path.replace(quarantine / f"{moment}-{path.name}")
+    if os.path.lexists(location.database):  # also a link to nowhere
+        for path in (location.database, location.wal):
+            if os.path.lexists(path):
+                path.replace(quarantine / f"{moment}-{path.name}")
     for path in location.beside():
-        path.unlink(missing_ok=True)
-    databases = sorted(quarantine.glob("*.db"))
+        remove(path)
+    databases = sorted(path for path in quarantine.iterdir() if path.suffix == ".db")
     for old in databases[: max(0, len(databases) - keep)]:
-        for path in (old, Location(old).wal):
-            path.unlink(missing_ok=True)
+        remove(old)
+        remove(Location(old).wal)

@@ -92,20 +92,27 @@ class Replica(Source):
         """Close both connections, the writing one last: it takes the log into the file."""
         await self._lane.close(self)
         if self._writer is not None:
+            untouched = seal.look(self.location) == self._seen
             self._writing += 1
             await self._writer.close()
             self._writer = None
-            await self._end_writing()
+            if untouched:  # else the old seal stays, and tells it to who opens the file next
+                await self._end_writing()
 
     # ------------------------------------------------------------- in the lane's thread
 
     def connect(self) -> sqlite3.Connection:
         """See `Source.connect`."""
-        connection = sqlite3.connect(
-            f"file:{self.location.database}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-        )
-        for pragma in _READ_PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
+        # Before SQLite touches it: what is in the file's place may be anything, even what blocks who opens it.
+        if not seal.holds(self.location, self._seen):
+            raise Doubt("the file is not sealed as it is: it was changed, or the last write did not come to its end")
+        connection = sqlite3.connect(self.location.uri("ro"), uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in _READ_PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def check(self) -> None:
@@ -115,8 +122,6 @@ class Replica(Source):
             raise Doubt("the file was changed by someone else")
 
     def _introduce(self, connection: sqlite3.Connection) -> tuple[State, list[str]]:
-        if not seal.holds(self.location, self._seen):
-            raise Doubt("the file is not sealed as it is: it was changed, or the last write did not come to its end")
         try:
             return State.read(connection), self._schema.unfinished(connection)
         except sqlite3.OperationalError as error:
@@ -130,7 +135,7 @@ class Replica(Source):
         self._writing += 1
         if self._writer is None:
             try:
-                self._writer = await Writer.open(self.location.database, *_WRITE_PRAGMAS)
+                self._writer = await Writer.open(self.location.uri("rw"), *_WRITE_PRAGMAS)
             except BaseException:
                 await self._end_writing()
                 raise
@@ -143,8 +148,11 @@ class Replica(Source):
             self._writing += 1
 
     def _seal(self) -> None:
-        self._seen = seal.look(self.location)
-        seal.write(self.location, self._seen)
+        now = seal.look(self.location)
+        if not seal.same_files(self._seen, now):
+            raise Doubt("the file was exchanged while it was written")
+        self._seen = now
+        seal.write(self.location, now)
 
 
 def _in_transaction(connection: sqlite3.Connection, statements: list[str]) -> None:
@@ -154,5 +162,6 @@ def _in_transaction(connection: sqlite3.Connection, statements: list[str]) -> No
             connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite ends it by itself when the disk is full
+            connection.execute("ROLLBACK")
         raise

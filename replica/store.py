@@ -7,11 +7,11 @@ Callers who ask for a sync while one runs share the next, for the running one ma
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,13 +22,13 @@ from primary.cursor import Cursor
 from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed, Kind, Pull, Reason
-from replica import seal
+from replica import seal, trouble
 from replica.build import build
 from replica.datadir import Ownership
 from replica.errors import Doubt, ReplicaError, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
-from replica.lanes import BROKEN, Lane
-from replica.location import DataDirectory, Location, sync_folder
+from replica.lanes import Lane
+from replica.location import DataDirectory, Location, remove, sync_folder
 from replica.quarantine import set_aside
 from replica.replica import Replica
 from replica.schema import Schema
@@ -36,6 +36,7 @@ from replica.state import State
 
 T = TypeVar("T")
 
+OPENINGS = 8  # files opened at once: by so many, and no more, can the bound be passed while a crowd of readers arrives
 CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres included
 
 _log = structlog.get_logger("replica.store")
@@ -98,6 +99,7 @@ class _Slot:
     lane: Lane
     replica: Replica | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0  # readers for whom it is being opened; it is not closed before they had their read
     begun: int = 0  # syncs that were begun
     outcome: SyncResult | Exception | None = None  # of the last that ended
 
@@ -124,21 +126,30 @@ class Store:
         self._open: OrderedDict[str, _Slot] = OrderedDict()  # those with an open replica, the least used first
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pulls = asyncio.Semaphore(self._limits.sync_concurrency)
+        self._openings = asyncio.Semaphore(OPENINGS)
         self._syncs = self._rebuilds = self._doubts = 0
+        self._closed = True
 
     # ------------------------------------------------------------- life
 
     async def open(self) -> None:
         """Take the data directory. Raises `DataDirectoryLocked`."""
         self._ownership.take()
-        await asyncio.to_thread(self._prepare)
+        try:
+            await asyncio.to_thread(self._prepare)
+        except BaseException:
+            self._ownership.release()
+            raise
+        self._closed = False
         self._lanes = [Lane(f"reads-{n}", self._limits.read_timeout_ms) for n in range(self._limits.read_lanes)]
 
     async def close(self) -> None:
         """End what is under way, close every file in order, and give the data directory up.
 
-        What is quick comes to its end; a long first copy is given up, as if the process had been killed in it.
+        What is quick comes to its end; a long first copy is given up, as if the process had been killed in it. What is
+        asked for from now on is refused (`ReplicaUnavailable`).
         """
+        self._closed = True
         grace = asyncio.get_running_loop().time() + CLOSE_GRACE_S
         while tasks := [*self._tasks]:
             _, late = await asyncio.wait(tasks, timeout=max(0, grace - asyncio.get_running_loop().time()))
@@ -191,7 +202,7 @@ class Store:
 
         state, rows = (await self.read(user, look)).value
         database, wal = await asyncio.to_thread(seal.look, self._slot(user).location)
-        size = sum(found[1] for found in (database, wal) if found)
+        size = sum(found[1] for found in (database, wal) if len(found) > 1)
         return ReplicaInfo(state.cursor, state.synced_at, size, rows)
 
     # ------------------------------------------------------------- syncing
@@ -207,19 +218,19 @@ class Store:
             cursor = slot.replica.state.cursor
             if cursor.epoch == at_least.epoch and cursor >= at_least:
                 return SyncResult(cursor, 0, False)
-        ticket = slot.begun
-        return await self._run(self._shared_sync(slot, ticket))
+        return await self._run(self._shared_sync(slot, slot.begun))
 
     async def rebuild(self, user: str) -> SyncResult:
-        """Build the user's replica anew, whatever state it is in."""
-        return await self._run(self._renew(self._slot(user), None, Doubt("a rebuild was asked for")))
+        """Build the user's replica anew, whatever state it is in. What was there is served until then."""
+        return await self._run(self._rebuild(self._slot(user)))
 
     async def _shared_sync(self, slot: _Slot, ticket: int) -> SyncResult:
         async with slot.lock:
             if slot.begun == ticket:  # none has begun since the caller asked
                 slot.begun += 1
                 try:
-                    slot.outcome = await self._sync(slot)
+                    with _told():
+                        slot.outcome = await self._sync(slot)
                 except Exception as error:  # noqa: BLE001 - is shared, and raised below to each
                     slot.outcome = error
         if isinstance(slot.outcome, Exception):
@@ -234,13 +245,17 @@ class Store:
         try:
             return await self._pull(slot, doubt)
         except Doubt as found:
-            await self._condemn(slot, found)
-            return await self._pull(slot, found)
+            return await self._replace(slot, found)
 
-    async def _pull(self, slot: _Slot, doubt: Doubt | None) -> SyncResult:
+    async def _rebuild(self, slot: _Slot) -> SyncResult:
+        async with slot.lock:
+            with _told():
+                return await self._pull(slot, None, anew=True)
+
+    async def _pull(self, slot: _Slot, doubt: Doubt | None, *, anew: bool = False) -> SyncResult:
         try:
             async with self._pulls:
-                since = slot.replica.state.cursor if slot.replica is not None else None
+                since = None if anew or slot.replica is None else slot.replica.state.cursor
                 async with self._feed.pull(slot.user, since) as pull:
                     return await self._take_in(slot, pull)
         except PrimaryUnavailable as error:
@@ -249,19 +264,18 @@ class Store:
                     f"the replica must be rebuilt ({doubt.reason}), for which the primary database is needed"
                 ) from error
             raise
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in BROKEN:
-                raise Doubt(f"SQLite finds the file broken: {error}") from error
-            raise ReplicaUnavailable(f"the replica cannot be written: {error}", hint=_SPACE) from error
-        except OSError as error:
-            raise ReplicaUnavailable(f"the replica cannot be written: {error.strerror}", hint=_SPACE) from error
+        except (sqlite3.Error, OSError) as error:
+            raise trouble.of_building(error) from error
 
     async def _take_in(self, slot: _Slot, pull: Pull) -> SyncResult:
         if pull.kind is Kind.UNCHANGED:
             return SyncResult(pull.cursor, 0, False)
         if pull.kind is Kind.CHANGES:
             assert slot.replica is not None
-            return SyncResult(pull.cursor, await slot.replica.sync(pull), False)
+            try:
+                return SyncResult(pull.cursor, await slot.replica.sync(pull), False)
+            except sqlite3.Error as error:
+                raise trouble.of_applying(error) from error
         rows = await self._build(slot, pull)
         return SyncResult(pull.cursor, rows, True)
 
@@ -271,6 +285,7 @@ class Store:
             _log.warning("replica_rebuilt", reason=pull.reason and pull.reason.value, cursor=str(pull.cursor))
         self._rebuilds += 1
         temporary = self._directory.building / f"{slot.location.database.stem}.db"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             await asyncio.to_thread(_remove, temporary)
             rows = await build(temporary, self.schema, slot.user, pull, self._passing)
@@ -278,14 +293,18 @@ class Store:
             await asyncio.to_thread(self._publish, temporary, slot.location)
         finally:
             await asyncio.to_thread(_remove, temporary)
-        await self._open_file(slot)
+        try:
+            await self._open_file(slot)
+        except Doubt as again:
+            raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return rows
 
     def _publish(self, temporary: Path, location: Location) -> None:
         folder = location.database.parent
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in location.beside():  # a log without its file would be taken for the new file's
-            left_over.unlink(missing_ok=True)
+        seal.void(location)  # first of all: where a full disk has no room for a seal, the old file stays
+        for left_over in (location.wal, location.shm):  # a log without its file would be taken for the new file's
+            remove(left_over)
         temporary.replace(location.database)
         self._passing("build.renamed")
         sync_folder(folder)
@@ -296,22 +315,28 @@ class Store:
 
     async def _opened(self, user: str) -> Replica:
         """Give the user's open replica, opening or building it first."""
+        self._refuse_if_closed()
         slot = self._slots.get(user)
         if slot is None or slot.replica is None:
             slot = self._slot(user)
-            await self._run(self._open_or_build(slot))
-        replica = slot.replica
-        if replica is None:  # evicted between its opening and here: the bound is far too small for the load
-            raise ReplicaUnavailable("more users are read at once than replicas may be open", hint=_MORE_OPEN)
+            slot.wanted += 1
+            try:
+                while slot.replica is None:  # again where it was found in doubt meanwhile
+                    await self._run(self._open_or_build(slot))
+            finally:
+                slot.wanted -= 1
+                if len(self._open) > self._limits.replica_open_max:
+                    self._start(self._keep_bound())
         self._open.move_to_end(user)
-        return replica
+        return slot.replica
 
     async def _open_or_build(self, slot: _Slot) -> None:
         async with slot.lock:
             if slot.replica is None:
-                doubt = await self._ensure_open(slot)
-                if slot.replica is None:
-                    await self._pull(slot, doubt)
+                with _told():
+                    doubt = await self._ensure_open(slot)
+                    if slot.replica is None:
+                        await self._pull(slot, doubt)
 
     async def _ensure_open(self, slot: _Slot) -> Doubt | None:
         """Open the file if there is one to be believed; otherwise give the doubt, None where there is no file."""
@@ -325,11 +350,12 @@ class Store:
         return None
 
     async def _open_file(self, slot: _Slot) -> None:
-        slot.replica = await Replica.open(slot.location, self.schema, slot.user, slot.lane, self._passing)
-        self._open[slot.user] = slot
-        if slot.replica.unfinished:
-            self._start(self._finish(slot, slot.replica))
-        await self._keep_bound(slot)
+        async with self._openings:
+            slot.replica = await Replica.open(slot.location, self.schema, slot.user, slot.lane, self._passing)
+            self._open[slot.user] = slot
+            if slot.replica.unfinished:
+                self._start(self._finish(slot, slot.replica))
+            await self._keep_bound()
 
     async def _finish(self, slot: _Slot, replica: Replica) -> None:
         async with slot.lock:
@@ -337,18 +363,15 @@ class Store:
                 return
             try:
                 await replica.finish()
-            except (
-                Doubt,
-                sqlite3.Error,
-                OSError,
-            ) as error:  # reading goes on without; the next opening tries again
+            except (Doubt, sqlite3.Error, OSError) as error:  # reading goes on without; the next opening tries again
                 _log.warning("replica_unfinished", error=str(error))
 
-    async def _keep_bound(self, newest: _Slot) -> None:
+    async def _keep_bound(self) -> None:
+        """Close the least used replicas that are too many, but for those that something is about to be done with."""
         for slot in [*self._open.values()]:
             if len(self._open) <= self._limits.replica_open_max:
                 return
-            if slot is not newest and not slot.lock.locked():
+            if not slot.wanted and not slot.lock.locked():
                 async with slot.lock:
                     await self._close(slot)
 
@@ -358,16 +381,20 @@ class Store:
         if replica is not None:
             try:
                 await replica.close()
-            except (sqlite3.Error, OSError) as error:  # the seal then tells what the file is worth
+            except (Doubt, sqlite3.Error, OSError) as error:  # the seal then tells what the file is worth
                 _log.warning("replica_close_failed", error=str(error))
 
-    async def _renew(self, slot: _Slot, replica: Replica | None, doubt: Doubt) -> SyncResult:
+    async def _renew(self, slot: _Slot, replica: Replica, doubt: Doubt) -> SyncResult:
         """Set the file aside and build another, unless someone did since ``replica`` was read."""
         async with slot.lock:
-            if replica is not None and slot.replica is not None and slot.replica is not replica:
+            if slot.replica is not None and slot.replica is not replica:
                 return SyncResult(slot.replica.state.cursor, 0, False)
-            await self._condemn(slot, doubt)
-            return await self._pull(slot, doubt)
+            return await self._replace(slot, doubt)
+
+    async def _replace(self, slot: _Slot, doubt: Doubt) -> SyncResult:
+        """Set the file aside and build another."""
+        await self._condemn(slot, doubt)
+        return await self._pull(slot, doubt)
 
     async def _condemn(self, slot: _Slot, doubt: Doubt) -> None:
         self._doubts += 1
@@ -387,7 +414,22 @@ class Store:
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run what must come to its end though its caller may leave."""
-        return await asyncio.shield(self._start(work))
+        try:
+            self._refuse_if_closed()
+        except ReplicaUnavailable:
+            work.close()
+            raise
+        task = self._start(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `close`, and not its caller
+                self._refuse_if_closed()
+            raise
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ReplicaUnavailable("the server is stopping")
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -404,17 +446,23 @@ class Store:
         for folder in (self._directory.replicas, self._directory.building, self._directory.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
         for left_over in self._directory.building.iterdir():  # of a build that was killed
-            left_over.unlink()
+            remove(left_over)
 
 
-_SPACE = "Check that the data directory's disk has room and works."
-_MORE_OPEN = "Raise TIDEPOOL_REPLICA_OPEN_MAX."
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell callers of a doubt that could not be answered, and of a disk that fails, as of a replica that is away."""
+    try:
+        yield
+    except Doubt as doubt:
+        raise ReplicaUnavailable(f"the replica is in doubt again and again: {doubt.reason}") from doubt
+    except OSError as error:
+        raise trouble.of_building(error) from error
 
 
 def _remove(path: Path) -> None:
     for each in (path, *Location(path).beside(), path.with_name(path.name + "-journal")):
-        with contextlib.suppress(FileNotFoundError):
-            each.unlink()
+        remove(each)
 
 
 __all__ = ["Reading", "ReplicaError", "ReplicaInfo", "Store", "StoreCounts", "StoreLimits", "SyncResult"]

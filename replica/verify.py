@@ -105,7 +105,7 @@ async def _verify_file(directory: DataDirectory, location: Location, feed: Feed,
 
 
 def _open(location: Location) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{location.database}?mode=ro", uri=True, isolation_level=None)
+    return sqlite3.connect(location.uri("ro"), uri=True, isolation_level=None)
 
 
 async def _compare(

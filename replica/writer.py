@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import aiosqlite
@@ -16,11 +15,11 @@ class Writer(aiosqlite.Connection):
     """An aiosqlite connection that runs a whole function in its thread: one hop for many statements."""
 
     @classmethod
-    async def open(cls, path: Path, *pragmas: str) -> Writer:
-        """Open a file for writing, making it if there is none."""
+    async def open(cls, uri: str, *pragmas: str) -> Writer:
+        """Open a file for writing; the mode of its URI says whether it is made if there is none."""
 
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
         writer = cls(connect, iter_chunk_size=64)
         await writer

@@ -1,0 +1,232 @@
+"""I2 and I4: wherever a sync ends too soon, the next makes the replica the primary's, and nothing half is ever read.
+
+At each named point once by an error, and once by a SIGKILL of a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from primary.declaration import Catalog
+from primary.feed import Feed
+from primary.postgres import Primary
+from replica import build, faults
+from replica.store import Store
+from tests.support.bay import Bay, opened
+from tests.support.replicas import Rows, change, grow, held, truth
+
+BUILD = [f"build.{name}" for name in ("created", "rows", "indexed", "finished", "durable", "renamed", "sealed")]
+APPLY = [f"apply.{name}" for name in ("begun", "rows", "stated", "committed", "sealed")]
+FINISH = ["finish.done"]
+POINTS = [*BUILD, *APPLY, *FINISH]
+ROWS = 60
+
+
+class Broken(Exception):
+    """What a point raises, told from all that the engine raises itself."""
+
+
+@pytest.fixture
+async def bay(primary: Primary, catalog: Catalog, feed: Feed) -> AsyncIterator[Bay]:
+    async with opened(primary, catalog, feed) as made:
+        yield made
+
+
+async def _everything(bay: Bay) -> None:
+    """Build, apply and finish."""
+    await grow(bay.primary, "ann", ROWS)
+    await bay.store.sync("ann")
+    await _finished(bay)
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+
+
+async def _finished(bay: Bay) -> None:
+    async with asyncio.timeout(10):
+        while "finish.done" not in bay.passed:
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def finish_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the last stage of every build for after it, as with many rows."""
+    monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
+
+
+async def test_the_points_that_are_declared_are_those_that_are_passed(bay: Bay, finish_later: None) -> None:
+    await _everything(bay)
+    declared = re.findall(r"\b[a-z]+\.[a-z]+\b", (faults.__doc__ or "").partition("last:")[2])
+    assert sorted(declared) == sorted(POINTS)
+    assert sorted(set(bay.passed)) == sorted(POINTS)
+    assert [point for point in bay.passed if point in BUILD] == BUILD
+    assert [point for point in bay.passed if point in APPLY] == APPLY
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("first", [True, False], ids=["first copy", "rebuild"])
+async def test_a_step_that_fails_is_told_and_the_next_sync_makes_it_good(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, point: str, first: bool
+) -> None:
+    await grow(bay.primary, "ann", ROWS)
+    old: Rows | None = None
+    if point in APPLY or not first:
+        await bay.store.sync("ann")
+        old = await held(bay.store, "ann")
+        await change(bay.primary, "ann")
+    new = await truth(bay.primary, bay.catalog, "ann")
+    if point in FINISH:
+        monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
+
+    def passing(passed: str) -> None:
+        if passed == point:
+            raise Broken
+
+    bay.passing = passing
+    again = bay.store.sync if point in APPLY or first else bay.store.rebuild
+    if point in FINISH:  # after the answer: nobody waits for it
+        await again("ann")
+        await _finished(bay)
+    else:
+        with pytest.raises(Broken):
+            await again("ann")
+    bay.passing = lambda passed: None
+    assert not bay.left_behind()
+    bay.feed.away = True
+    try:
+        found = await held(bay.store, "ann")
+    except Exception as error:  # noqa: BLE001 - whatever it was, it must say that the replica cannot be had now
+        assert type(error).__name__ in {"PrimaryUnavailable", "ReplicaUnavailable"}  # noqa: PT017
+    else:
+        assert found in (old, new)
+    bay.feed.away = False
+    await bay.store.sync("ann")
+    await bay.assert_same("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    await bay.reopen()
+    await bay.assert_same("ann")
+    assert not bay.left_behind()
+
+
+async def _run_child(bay: Bay, *orders: str, crash_at: str = "") -> int:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.support.child", str(bay.directory.root), bay.primary.url, "ann", *orders),
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {faults.CRASH_VARIABLE: crash_at},
+    )
+    try:
+        async with asyncio.timeout(30):
+            return await child.wait()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_process_killed_at_a_point_leaves_the_old_state_or_the_new_one(bay: Bay, point: str) -> None:
+    await grow(bay.primary, "ann", ROWS)
+    old: Rows | None = None
+    if point in APPLY:
+        await bay.store.sync("ann")
+        await change(bay.primary, "ann")
+        await bay.store.sync("ann")
+        old = await held(bay.store, "ann")
+        with bay.log_kept("ann"):
+            await bay.close()
+        await change(bay.primary, "ann")
+    else:
+        await bay.close()
+    new = await truth(bay.primary, bay.catalog, "ann")
+    orders = ["sync", "wait"] if point not in FINISH else ["finish later", "sync", "wait"]
+    assert await _run_child(bay, *orders, crash_at=point) == -signal.SIGKILL
+    await bay.open()
+    assert not bay.left_behind(), "what was being built is swept"
+    bay.feed.away = True
+    try:
+        found = await held(bay.store, "ann")
+    except Exception as error:  # noqa: BLE001 - see above
+        assert type(error).__name__ in {"PrimaryUnavailable", "ReplicaUnavailable"}  # noqa: PT017
+    else:
+        assert found in (old, new)
+    bay.feed.away = False
+    assert await held(bay.store, "ann") in (old, new)
+    await bay.store.sync("ann")
+    await bay.assert_same("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    await bay.reopen()
+    await bay.assert_same("ann")
+
+
+async def test_a_process_killed_while_idle_leaves_a_replica_that_is_believed(bay: Bay) -> None:
+    """Its log was not taken into the file; the next process goes on from both, and need not ask the primary."""
+    await grow(bay.primary, "ann", ROWS)
+    await bay.store.sync("ann")
+    await change(bay.primary, "ann")
+    await bay.close()
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.support.child", str(bay.directory.root), bay.primary.url),
+        *("ann", "sync", "read", "wait"),
+        cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    async with asyncio.timeout(30):
+        assert await child.stdout.readline() == b"ready\n"
+    child.kill()
+    assert await child.wait() == -signal.SIGKILL
+    assert bay.directory.of("ann").wal.stat().st_size > 0
+    await bay.open()
+    bay.feed.away = True
+    await bay.assert_same("ann")
+    bay.feed.away = False
+    assert (await bay.store.sync("ann")).applied == 0
+    await change(bay.primary, "ann")
+    assert not (await bay.store.sync("ann")).rebuilt
+    await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 0
+
+
+async def test_a_log_without_its_file_is_not_taken_for_the_new_files(bay: Bay, tmp_path: Path) -> None:
+    """SQLite would put the frames of a log that it finds into whatever file lies beside it."""
+    await grow(bay.primary, "ann", ROWS)
+    await bay.store.sync("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    with bay.log_kept("ann"):
+        await bay.close()
+    location = bay.directory.of("ann")
+    assert location.wal.stat().st_size > 0
+    location.database.unlink()
+    await change(bay.primary, "ann")
+    await bay.open()
+    await bay.assert_same("ann")
+
+
+async def test_the_environment_says_where_to_die_and_nothing_else_does() -> None:
+    assert faults.from_environment({}) is faults.undisturbed
+    assert faults.from_environment({faults.CRASH_VARIABLE: ""}) is faults.undisturbed
+    passing = faults.from_environment({faults.CRASH_VARIABLE: "build.created"})
+    passing("build.rows")
+
+
+async def test_a_sync_without_a_fault_passes_each_point_once(bay: Bay) -> None:
+    await grow(bay.primary, "ann", ROWS)
+    await bay.store.sync("ann")
+    assert bay.passed == BUILD
+    bay.passed.clear()
+    await bay.store.sync("ann")
+    assert bay.passed == []
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    assert bay.passed == APPLY
+    assert isinstance(bay.store, Store)
