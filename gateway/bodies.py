@@ -7,6 +7,7 @@ pass for the number 12, and a batch would be walked twice. With this request cla
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -14,19 +15,25 @@ import msgspec
 from litestar import Request
 
 from gateway.auth.tokens import Identity
-from gateway.problems import invalid_request, malformed_json
-from gateway.validation import error_in_body
+from gateway.problems import Problem, invalid_request, malformed_json
+from gateway.validation import FieldError, error_in_body
 
 
 class StrictRequest(Request[Identity, Any, Any]):
     """A request whose JSON body is exactly of the type of its handler's ``data``, or refused by the field."""
 
     async def json(self) -> Any:
-        """Read the body. Raises a `Problem`: 400 for what is no JSON, 422 for what is not of the type."""
+        """Read the body. Raises a `Problem`: 400 for what is no JSON, 415 for what says that it is none.
+
+        And 422 for what is not of the type.
+        """
         field = self.route_handler.parsed_data_field
         decoder = _decoder(field.annotation) if field is not None else _decoder(Any)
+        body = await self.body()
+        if body:
+            _check_is_json(self.scope["headers"])
         try:
-            return decoder.decode(await self.body())
+            return decoder.decode(body)
         except msgspec.ValidationError as error:
             raise invalid_request([error_in_body(error)]) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -36,6 +43,28 @@ class StrictRequest(Request[Identity, Any, Any]):
 @lru_cache(maxsize=256)
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
+
+
+def _check_is_json(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Take a body that says that it is JSON, in UTF-8 and not compressed, or that says nothing of itself."""
+    for name, value in headers:
+        if name == b"content-type":
+            kind, _, parameters = value.lower().partition(b";")
+            charset = parameters.partition(b"charset=")[2].strip(b' "')
+            if kind.strip() != b"application/json" or charset not in {b"", b"utf-8", b"utf8"}:
+                raise _unsupported("Content-Type", "must be application/json")
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise _unsupported("Content-Encoding", "is not understood: send the body as it is")
+
+
+def _unsupported(header: str, message: str) -> Problem:
+    return Problem(
+        415,
+        "unsupported_media_type",
+        f"{header}: {message}",
+        hint="Send JSON in UTF-8, with the header `Content-Type: application/json`.",
+        errors=[FieldError(header, message)],
+    )
 
 
 def _without_classes(error: Exception) -> str:

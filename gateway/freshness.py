@@ -33,7 +33,7 @@ MIN_VERSION = "X-Min-Version"
 MIN_VERSION_PARAMETER = "min_version"
 
 _MIN_VERSION = MIN_VERSION.lower().encode()
-_PARAMETER = MIN_VERSION_PARAMETER.encode() + b"="
+_PARAMETER = MIN_VERSION_PARAMETER.encode()
 _STALE: Header = (b"x-replica-stale", b"true")
 # What was read belongs to one user and ages at once: keep it, but ask before it is shown again.
 _CACHING: tuple[Header, ...] = ((b"cache-control", b"private, no-cache"), (b"vary", b"authorization, cookie"))
@@ -80,26 +80,29 @@ class Freshness:
 
         self._tag = tag
 
-    async def before(self, scope: Scope, user: str) -> Answer | None:
+    async def before(self, scope: Scope, user: str, *, there: bool = True) -> Answer | None:
         """Wait until the replica is at the client's min version, then give the 304 if the client has it all.
 
+        Where it is not sure that what is asked for is ``there``, a star, which means whatever there is, says nothing.
         Raises a `Problem`: 422 `invalid_cursor`, 409 `cursor_epoch_changed`, 504 `version_not_reached`.
         """
-        min_version = if_none_match = b""
+        min_version: bytes | None = None
+        if_none_match = b""
         field = MIN_VERSION
         for name, value in scope["headers"]:
             if name == _MIN_VERSION:
-                min_version = value
+                min_version = value if min_version is None else min_version + b"," + value
             elif name == b"if-none-match":
                 if_none_match = value if not if_none_match else if_none_match + b"," + value
-        if not min_version and _PARAMETER in scope["query_string"]:
-            field = MIN_VERSION_PARAMETER
-            min_version = parse_qs(scope["query_string"]).get(field.encode(), [b""])[0]
-        if min_version:
+        if min_version is None and (asked := _parameter(scope["query_string"])) is not None:
+            field, min_version = MIN_VERSION_PARAMETER, asked
+        if min_version is not None:
             await self.reach(user, _parse(min_version, field))
         if not if_none_match:
             return None
         headers = self.headers(user, await self._store.cursor(user))
+        if not there and if_none_match == b"*":
+            return None
         return Answer(304, headers) if _matches(if_none_match, headers[1][1]) else None
 
     async def reach(self, user: str, version: Cursor) -> None:
@@ -147,6 +150,14 @@ def _matches(if_none_match: bytes, etag: bytes) -> bool:
     if if_none_match == etag:
         return True
     return any(one.strip().removeprefix(b"W/") in (etag, b"*") for one in if_none_match.split(b","))
+
+
+def _parameter(query: bytes) -> bytes | None:
+    """Give the min version of a query. Where the name is not in it as it is, it can be there percent-encoded."""
+    if _PARAMETER not in query and b"%" not in query:
+        return None
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True, errors="replace")
+    return values[MIN_VERSION_PARAMETER][0].encode() if MIN_VERSION_PARAMETER in values else None
 
 
 def _parse(text: bytes, field: str) -> Cursor:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
-from litestar import Request
+from litestar import Request, Router
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
@@ -108,6 +108,10 @@ class FreshRead(Operation):
 class _WithProblems(JsonRenderPlugin):
     """Serves the description with the problems in it that this application really answers with."""
 
+    def receive_router(self, router: Router) -> None:
+        """Take away Litestar's own page for what is not there, which is HTML: a problem says it."""
+        router.routes[:] = [route for route in router.routes if "{" not in route.path]
+
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """Write the description as JSON."""
         return super().render(request, with_problems(openapi_schema))
@@ -141,6 +145,7 @@ _SHARED = {
     401: ("token_expired", "the token has expired"),
     409: ("cursor_epoch_changed", "the cursor is of another primary than the one there is now"),
     413: ("body_too_large", "Request Entity Too Large"),
+    415: ("unsupported_media_type", "Content-Type: must be application/json"),
     422: ("invalid_request", "images[3].seed: Expected `int | null`, got `str`"),
     503: ("primary_unavailable", "the primary database cannot be reached"),
     504: ("version_not_reached", "the replica did not get there in time"),
@@ -160,6 +165,7 @@ def _operation(operation: dict[str, Any]) -> dict[str, Any]:
         401: bool(operation.get("security")),
         409: reads,
         413: body is not None,
+        415: body is not None,
         422: takes or reads,
         503: bool(operation.get("security")),
         504: reads,

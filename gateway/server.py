@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import os
 import signal
@@ -83,8 +84,22 @@ def run(settings: Settings, *, ready: Ready | None = None) -> int:
     """Serve in an event loop of its own, uvloop's; give the exit code."""
     import uvloop  # noqa: PLC0415  # exists on no Windows
 
+    def settled(host: str, port: int) -> Awaitable[None] | None:
+        freeze_startup()
+        return ready(host, port) if ready is not None else None
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings, ready=ready))
+        return runner.run(serve(settings, ready=settled))
+
+
+def freeze_startup() -> None:
+    """Keep what start-up made out of the garbage collector's rounds. For a process that only serves, once it is ready.
+
+    Modules, routes and schemas live as long as the process does. A full round that goes through them all takes 45 ms,
+    in which nothing is answered, and under load there is one every second or two: that was the p99 of reads.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

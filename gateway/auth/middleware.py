@@ -55,12 +55,17 @@ class Authenticate:
 
 def _bearer(scope: Scope) -> str | None:
     """Give the bearer token; None without an Authorization header."""
+    given: bytes | None = None
     for name, value in scope["headers"]:
         if name == b"authorization":
-            if value[:7].lower() != b"bearer ":
-                raise Unauthenticated("the Authorization header holds no bearer token", code="token_missing")
-            return value[7:].strip().decode("latin-1")
-    return None
+            if given is not None:  # whoever stands in between may have looked at the other one
+                raise Unauthenticated("the request has more than one Authorization header")
+            given = value
+    if given is None:
+        return None
+    if given[:7].lower() != b"bearer ":
+        raise Unauthenticated("the Authorization header holds no bearer token", code="token_missing")
+    return given[7:].strip().decode("latin-1")
 
 
 def _cookie(scope: Scope) -> str:

@@ -160,12 +160,22 @@ def identity_of(claims: dict[str, Any], now: float) -> Identity:
     return Identity(user, claims.get("role") == ADMIN, float(expires_at))
 
 
-def issue(secret: str, user: str, *, admin: bool = False, ttl_s: float, now: float | None = None) -> str:
+def issue(
+    secret: str,
+    user: str,
+    *,
+    admin: bool = False,
+    ttl_s: float,
+    audience: str | None = None,
+    issuer: str | None = None,
+    now: float | None = None,
+) -> str:
     """Sign a token that lets its holder be ``user`` for ``ttl_s`` seconds; `ValueError` for a bad user id."""
     issued_at = time.time() if now is None else now
     claims: dict[str, Any] = {"sub": user, "iat": int(issued_at), "exp": math.ceil(issued_at + ttl_s)}
     if admin:
         claims["role"] = ADMIN
+    claims |= {name: value for name, value in (("aud", audience), ("iss", issuer)) if value is not None}
     try:
         identity_of(claims, issued_at)
     except Unauthenticated as error:

@@ -15,10 +15,16 @@ from gateway.settings import Settings
 def rebuild(user: str) -> None:
     """Build the replica of USER anew.
 
-    From the primary; the server must not run meanwhile. Nothing can be lost by it: a replica holds only
-    what the primary has.
+    From the primary. While the server runs, the file is only set aside: the server builds another when the
+    user reads next. Nothing can be lost by it: a replica holds only what the primary has.
     """
-    run(_rebuild(read_settings(), user))
+    from replica.errors import DataDirectoryLocked
+
+    settings = read_settings()
+    try:
+        run(_rebuild(settings, user))
+    except DataDirectoryLocked:
+        _set_aside(settings, user)
 
 
 async def _rebuild(settings: Settings, user: str) -> None:
@@ -36,3 +42,18 @@ async def _rebuild(settings: Settings, user: str) -> None:
         finally:
             await store.close()
     click.echo(f"rebuilt: {result.applied:,} rows at {result.version}, in {took_s:.1f} s")
+
+
+def _set_aside(settings: Settings, user: str) -> None:
+    """Take the file away under the server, which looks after it before each read and each write."""
+    from replica.location import DataDirectory
+    from replica.quarantine import set_aside
+    from replica.store import StoreLimits
+
+    directory = DataDirectory(settings.data_dir)
+    location = directory.of(user)
+    if location.database.exists():
+        set_aside(location, directory.quarantine, StoreLimits().quarantine_max)
+        click.echo(f"set aside: the server, which is running, builds the replica of {user} anew when it is read next")
+    else:
+        click.echo(f"there is no replica of {user}: the server, which is running, builds it when it is read")

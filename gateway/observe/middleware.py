@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from time import perf_counter
@@ -13,6 +14,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.observe.metrics import Metrics
 from gateway.observe.request_ids import HEADER, is_fit, maker, put_request_id
+from gateway.problems import MEDIA_TYPE, Problem, body_of
 
 SLOW_S = 1.0  # a request that took longer is worth a line whatever it was
 
@@ -20,8 +22,24 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = _READS | {"POST", "PUT", "PATCH", "DELETE"}
 _UNMATCHED = "unmatched"  # one label for all paths that are no route
 
+_STOPPING = Problem(
+    503,
+    "stopping",
+    "the server stops",
+    hint="Try again: a write that was under way may have been done or not.",
+    headers={"retry-after": "1"},
+)
+
 _log = structlog.get_logger("tidepool.requests")
 _stdlib = logging.getLogger("tidepool.requests")  # only to ask, cheaply, whether debug is wanted
+
+
+async def _tell_of_the_stop(send: Send, request_id: str) -> None:
+    body = body_of(_STOPPING, request_id)
+    headers = [(name.encode(), value.encode()) for name, value in _STOPPING.headers.items()]
+    headers += [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": _STOPPING.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class Observe:
@@ -52,17 +70,22 @@ class Observe:
         request_id = request_id or self._new_id()
         put_request_id(scope, request_id)
         status = 500  # until the answer begins: what uvicorn makes of an exception
+        begun = False
 
         # Not a coroutine of its own: it hands on the one that sends.
         def named(message: Message) -> Awaitable[None]:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
             return send(message)
 
         try:
             await self._app(scope, receive, cast("Send", named))
+        except asyncio.CancelledError:  # the server stops, and has waited for this request as long as it may
+            if begun:
+                raise
+            await _tell_of_the_stop(cast("Send", named), request_id.decode())
         finally:
             self._close(cast("dict[str, Any]", scope), status, perf_counter() - began)
 

@@ -12,7 +12,9 @@ from litestar.openapi.spec import Example
 
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
+from gateway.freshness import MIN_VERSION_PARAMETER
 from gateway.openapi import EXAMPLE_VERSION, FreshRead
+from gateway.parameters import only
 from gateway.parts import Parts
 from replica.gallery.profiles import profile
 
@@ -76,6 +78,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @get("/me", operation_class=FreshRead, responses={200: _ANSWER}, tags=["me"], summary="Who am I?")
     async def me(request: StrictRequest) -> Answer:
         """Give the profile, and the state of the replica that reads are served from."""
+        only(request.scope, MIN_VERSION_PARAMETER)
         identity = request.user
         user = identity.user
         if (unchanged := await freshness.before(request.scope, user)) is not None:

@@ -11,6 +11,7 @@ from litestar.params import JSONBody
 
 from gateway.bodies import StrictRequest
 from gateway.openapi import EXAMPLE_VERSION
+from gateway.parameters import only
 from gateway.parts import Parts
 from gateway.problems import invalid_request
 from gateway.validation import FieldError
@@ -44,6 +45,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
 
         With `min_version` the answer waits, within bounds, until the replica is there.
         """
+        only(request.scope)
         user = request.user.user
         wanted = _wanted(data)
         result = await store.sync(user)

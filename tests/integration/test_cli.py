@@ -279,14 +279,23 @@ def test_rebuild_makes_the_replica_and_says_what_it_holds(tidepool: Invoke, data
     assert len(list(DataDirectory(data_dir).all())) == 1
 
 
-def test_rebuild_is_refused_while_a_server_owns_the_data_directory(tidepool: Invoke, data_dir: Path) -> None:
-    owner = Ownership(DataDirectory(data_dir).lock)
+def test_rebuild_sets_the_replica_aside_while_a_server_owns_the_data_directory(
+    tidepool: Invoke, data_dir: Path, database_url: str
+) -> None:
+    insert(database_url, "alice", 5)
+    directory = DataDirectory(data_dir)
+    assert tidepool("rebuild", "alice").exit_code == 0
+    owner = Ownership(directory.lock)
     owner.take()
     try:
         told = tidepool("rebuild", "alice")
+        assert (told.exit_code, told.output.startswith("set aside: ")) == (0, True)
+        assert list(directory.all()) == []
+        assert len([*directory.quarantine.glob("*.db")]) == 1
+        told = tidepool("rebuild", "alice")
+        assert (told.exit_code, told.output.startswith("there is no replica of alice")) == (0, True)
     finally:
         owner.release()
-    assert (told.exit_code, "in use by another process" in told.output) == (1, True)
 
 
 def test_verify_is_clean_after_a_rebuild_and_tells_a_row_that_differs(
