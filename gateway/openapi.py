@@ -66,6 +66,11 @@ def openapi_config() -> OpenAPIConfig:
     )
 
 
+def example(value: Any) -> Example:
+    """Give an example as it stands. Litestar would leave members out of it that are null."""
+    return Example(value=msgspec.Raw(msgspec.json.encode(value)))
+
+
 def problem_spec(status: int, code: str, detail: str) -> ResponseSpec:
     """Describe a problem that a route answers with, for its ``responses``."""
     return ResponseSpec(
@@ -73,7 +78,7 @@ def problem_spec(status: int, code: str, detail: str) -> ResponseSpec:
         generate_examples=False,
         description=HTTPStatus(status).phrase,
         media_type=MEDIA_TYPE,
-        examples=[Example(value=_example(status, code, detail))],
+        examples=[example(_example(status, code, detail))],
     )
 
 
@@ -123,7 +128,7 @@ def with_problems(schema: dict[str, Any]) -> dict[str, Any]:
     components = schema.get("components", {})
     paths = {
         path: {
-            name: _operation(value) if isinstance(value, dict) and "responses" in value else value
+            name: _operation(name, value) if isinstance(value, dict) and "responses" in value else value
             for name, value in item.items()
         }
         for path, item in schema.get("paths", {}).items()
@@ -143,6 +148,7 @@ def with_problems(schema: dict[str, Any]) -> dict[str, Any]:
 _SHARED = {
     400: ("malformed_json", "JSON is malformed: invalid character (byte 21)"),
     401: ("token_expired", "the token has expired"),
+    403: ("csrf", "a change by cookie has to come from a page of this server"),
     409: ("cursor_epoch_changed", "the cursor is of another primary than the one there is now"),
     413: ("body_too_large", "Request Entity Too Large"),
     415: ("unsupported_media_type", "Content-Type: must be application/json"),
@@ -152,7 +158,7 @@ _SHARED = {
 }
 
 
-def _operation(operation: dict[str, Any]) -> dict[str, Any]:
+def _operation(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     responses = dict(operation["responses"])
     supposed = responses.get("400", {})
     takes = "application/json" in supposed.get("content", {})  # parameters or a body, says Litestar
@@ -163,6 +169,7 @@ def _operation(operation: dict[str, Any]) -> dict[str, Any]:
     shared = {
         400: body is not None,
         401: bool(operation.get("security")),
+        403: bool(operation.get("security")) and method != "get",
         409: reads,
         413: body is not None,
         415: body is not None,

@@ -20,10 +20,12 @@ FROM pg_class AS c WHERE c.oid = :table""")
 async def check_fitness(conn: AsyncConnection, table: SyncedTable, oid: int | None) -> None:
     """Raise `UnsupportedDeclaration` where changes of the table could go by uncaptured, or rows be mixed up."""
     identifying = [table.owner, *table.key]
-    found = (await conn.execute(_LOOK, {"table": oid, "identifying": identifying})).one()
+    found = (await conn.execute(_LOOK, {"table": oid, "identifying": identifying})).one_or_none()
+    if found is None:  # there is no such table, which who locks it is told
+        return
     if found.in_parts:
         raise UnsupportedDeclaration(
-            f"{table.name}: it is partitioned or inherits, and what is written to a part directly fires no trigger of it"
+            f"{table.name}: it is partitioned or inherits, and what is written to a part directly goes by"
         )
     if found.fleeting:
         raise UnsupportedDeclaration(

@@ -51,20 +51,11 @@ def same_files(before: Print, after: Print) -> bool:
 
 def write(location: Location, seen: Print) -> None:
     """Keep a print beside the files. One that is torn by a crash matches nothing, and so means doubt."""
-    _put(location, repr(seen))
-
-
-def void(location: Location) -> None:
-    """Keep what matches nothing, in as many bytes as a print has."""
-    _put(location, "")
-
-
-def _put(location: Location, text: str) -> None:
     if location.seal.is_dir():
         remove(location.seal)
     descriptor = os.open(location.seal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.pwrite(descriptor, text.ljust(_BYTES).encode(), 0)
+        os.pwrite(descriptor, repr(seen).ljust(_BYTES).encode(), 0)
     finally:
         os.close(descriptor)
 

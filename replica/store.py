@@ -302,7 +302,6 @@ class Store:
     def _publish(self, temporary: Path, location: Location) -> None:
         folder = location.database.parent
         folder.mkdir(parents=True, exist_ok=True)
-        seal.void(location)  # first of all: where a full disk has no room for a seal, the old file stays
         for left_over in (location.wal, location.shm):  # a log without its file would be taken for the new file's
             remove(left_over)
         temporary.replace(location.database)

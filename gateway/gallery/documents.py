@@ -7,10 +7,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Example, Operation, Parameter, Schema
+from litestar.openapi.spec import Operation, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
-from gateway.openapi import EXAMPLE_VERSION, FreshRead
+from gateway.openapi import EXAMPLE_VERSION, FreshRead, example
 from primary.gallery import image
 
 IMAGE: dict[str, Any] = {
@@ -68,12 +68,12 @@ class DeletedAnswer(msgspec.Struct):
     version: str
 
 
-def _told(kind: Any, description: str, example: dict[str, Any]) -> ResponseSpec:
+def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
     return ResponseSpec(
         kind,
         generate_examples=False,
         description=description,
-        examples=[Example(value=example | {"version": EXAMPLE_VERSION})],
+        examples=[example(value | {"version": EXAMPLE_VERSION})],
     )
 
 

@@ -8,12 +8,11 @@ import msgspec
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Example
 
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.freshness import MIN_VERSION_PARAMETER
-from gateway.openapi import EXAMPLE_VERSION, FreshRead
+from gateway.openapi import EXAMPLE_VERSION, FreshRead, example
 from gateway.parameters import only
 from gateway.parts import Parts
 from replica.gallery.profiles import profile
@@ -68,7 +67,7 @@ _EXAMPLE = {
     },
     "version": EXAMPLE_VERSION,
 }
-_ANSWER = ResponseSpec(Me, generate_examples=False, description="Who is asking.", examples=[Example(value=_EXAMPLE)])
+_ANSWER = ResponseSpec(Me, generate_examples=False, description="Who is asking.", examples=[example(_EXAMPLE)])
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:

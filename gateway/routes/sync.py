@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
 
 from gateway.bodies import StrictRequest
-from gateway.openapi import EXAMPLE_VERSION
+from gateway.openapi import EXAMPLE_VERSION, problem_spec
 from gateway.parameters import only
 from gateway.parts import Parts
 from gateway.problems import invalid_request
@@ -34,12 +34,22 @@ class SyncAnswer(msgspec.Struct):
     rebuilt: Annotated[bool, msgspec.Meta(examples=[False])]
 
 
+_OTHER_EPOCH = problem_spec(409, "cursor_epoch_changed", "the cursor is of another primary than the one there is now")
+_NOT_REACHED = problem_spec(504, "version_not_reached", "the replica did not get there in time")
+
+
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
     """Give the routes, to be mounted below /api."""
     store, freshness = parts.store, parts.freshness
 
     # The second path is the one of the first clients. It is a plain path, which wins over /images/{id}.
-    @post(["/sync", "/images/sync"], status_code=200, tags=["sync"], summary="Bring the replica up to date")
+    @post(
+        ["/sync", "/images/sync"],
+        status_code=200,
+        responses={409: _OTHER_EPOCH, 504: _NOT_REACHED},
+        tags=["sync"],
+        summary="Bring the replica up to date",
+    )
     async def sync_replica(request: StrictRequest, data: JSONBody[SyncRequest | None] = None) -> SyncAnswer:
         """Pull what changed in the primary since the replica's cursor, and apply it.
 

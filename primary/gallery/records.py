@@ -21,6 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 from primary.gallery import limits
 from primary.gallery.errors import Fault, InvalidRecord
 
+Id = Annotated[UUID, Meta(examples=["3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"])]
 Prompt = Annotated[
     str, Meta(min_length=1, max_length=limits.PROMPT_MAX_CHARS, examples=["a tide pool at dawn, watercolour"])
 ]
@@ -51,7 +52,7 @@ class NewImage(_Record):
 
     prompt: Prompt
     image_url: Url
-    id: UUID | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
     negative_prompt: NegativePrompt | UnsetType | None = UNSET
     model: Model | UnsetType | None = UNSET
     seed: Seed | UnsetType | None = UNSET

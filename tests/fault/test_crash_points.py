@@ -15,19 +15,24 @@ from pathlib import Path
 
 import pytest
 
+from primary.cursor import Cursor
 from primary.declaration import Catalog
 from primary.feed import Feed
 from primary.postgres import Primary
 from replica import build, faults
 from replica.store import Store
 from tests.support.bay import Bay, opened
-from tests.support.replicas import Rows, change, grow, held, truth
+from tests.support.replicas import Rows, change, every_row, grow, truth
 
 BUILD = [f"build.{name}" for name in ("created", "rows", "indexed", "finished", "durable", "renamed", "sealed")]
 APPLY = [f"apply.{name}" for name in ("begun", "rows", "stated", "committed", "sealed")]
 FINISH = ["finish.done"]
 POINTS = [*BUILD, *APPLY, *FINISH]
 ROWS = 60
+
+
+State = tuple[Cursor, Rows]
+"""Rows, and the cursor of which they are said to be."""
 
 
 class Broken(Exception):
@@ -38,6 +43,17 @@ class Broken(Exception):
 async def bay(primary: Primary, catalog: Catalog, feed: Feed) -> AsyncIterator[Bay]:
     async with opened(primary, catalog, feed) as made:
         yield made
+
+
+async def _state(bay: Bay) -> State:
+    reading = await bay.store.read("ann", every_row(bay.catalog))
+    return reading.version, reading.value
+
+
+async def _primary_state(bay: Bay) -> State:
+    async with bay.primary.transaction() as conn:
+        cursor = await bay.primary.cursor(conn, "ann")
+    return cursor, await truth(bay.primary, bay.catalog, "ann")
 
 
 async def _everything(bay: Bay) -> None:
@@ -76,12 +92,12 @@ async def test_a_step_that_fails_is_told_and_the_next_sync_makes_it_good(
     bay: Bay, monkeypatch: pytest.MonkeyPatch, point: str, first: bool
 ) -> None:
     await grow(bay.primary, "ann", ROWS)
-    old: Rows | None = None
+    old: State | None = None
     if point in APPLY or not first:
         await bay.store.sync("ann")
-        old = await held(bay.store, "ann")
+        old = await _state(bay)
         await change(bay.primary, "ann")
-    new = await truth(bay.primary, bay.catalog, "ann")
+    new = await _primary_state(bay)
     if point in FINISH:
         monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
 
@@ -101,14 +117,16 @@ async def test_a_step_that_fails_is_told_and_the_next_sync_makes_it_good(
     assert not bay.left_behind()
     bay.feed.away = True
     try:
-        found = await held(bay.store, "ann")
+        found = await _state(bay)
     except Exception as error:  # noqa: BLE001 - whatever it was, it must say that the replica cannot be had now
         assert type(error).__name__ in {"PrimaryUnavailable", "ReplicaUnavailable"}  # noqa: PT017
     else:
         assert found in (old, new)
     bay.feed.away = False
+    rebuilds = bay.store.counts().rebuilds
     await bay.store.sync("ann")
     await bay.assert_same("ann")
+    assert point in BUILD or bay.store.counts().rebuilds == rebuilds, "what was rolled back is no doubt"
     await change(bay.primary, "ann")
     await bay.store.sync("ann")
     await bay.reopen()
@@ -134,31 +152,31 @@ async def _run_child(bay: Bay, *orders: str, crash_at: str = "") -> int:
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_process_killed_at_a_point_leaves_the_old_state_or_the_new_one(bay: Bay, point: str) -> None:
     await grow(bay.primary, "ann", ROWS)
-    old: Rows | None = None
+    old: State | None = None
     if point in APPLY:
         await bay.store.sync("ann")
         await change(bay.primary, "ann")
         await bay.store.sync("ann")
-        old = await held(bay.store, "ann")
+        old = await _state(bay)
         with bay.log_kept("ann"):
             await bay.close()
         await change(bay.primary, "ann")
     else:
         await bay.close()
-    new = await truth(bay.primary, bay.catalog, "ann")
+    new = await _primary_state(bay)
     orders = ["sync", "wait"] if point not in FINISH else ["finish later", "sync", "wait"]
     assert await _run_child(bay, *orders, crash_at=point) == -signal.SIGKILL
     await bay.open()
     assert not bay.left_behind(), "what was being built is swept"
     bay.feed.away = True
     try:
-        found = await held(bay.store, "ann")
+        found = await _state(bay)
     except Exception as error:  # noqa: BLE001 - see above
         assert type(error).__name__ in {"PrimaryUnavailable", "ReplicaUnavailable"}  # noqa: PT017
     else:
         assert found in (old, new)
     bay.feed.away = False
-    assert await held(bay.store, "ann") in (old, new)
+    assert await _state(bay) in (old, new)
     await bay.store.sync("ann")
     await bay.assert_same("ann")
     await change(bay.primary, "ann")
@@ -196,7 +214,7 @@ async def test_a_process_killed_while_idle_leaves_a_replica_that_is_believed(bay
     assert bay.store.counts().doubts == 0
 
 
-async def test_a_log_without_its_file_is_not_taken_for_the_new_files(bay: Bay, tmp_path: Path) -> None:
+async def test_a_log_without_its_file_is_not_taken_for_the_new_files(bay: Bay) -> None:
     """SQLite would put the frames of a log that it finds into whatever file lies beside it."""
     await grow(bay.primary, "ann", ROWS)
     await bay.store.sync("ann")

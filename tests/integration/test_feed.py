@@ -151,7 +151,9 @@ async def test_a_snapshot_is_streamed_in_bounded_batches_a_tables_together_paren
 ) -> None:
     await shelves(primary, "ann", 3 * BATCH_ROWS + 17)
     await shelves(primary, "bob", 5)
-    await execute(primary, "INSERT INTO book (user_id, shelf_id, place) SELECT user_id, id, 1 FROM shelf WHERE id <= 1500")
+    await execute(
+        primary, "INSERT INTO book (user_id, shelf_id, place) SELECT user_id, id, 1 FROM shelf WHERE id <= 1500"
+    )
     pull, batches = await pulled(feed, "ann")
     assert (pull.kind, pull.reason, pull.cursor.version) == (Kind.SNAPSHOT, Reason.NEW, 2)
     assert [(batch.table, len(batch.rows)) for batch in batches] == [
@@ -337,7 +339,10 @@ async def test_news_of_a_table_that_was_quiet_at_the_first_look_are_in_the_pull(
         looks += 1
         if looks == 1:
             await execute(
-                primary, "INSERT INTO mood (user_id) VALUES ('ann')", "DELETE FROM shelf WHERE id = 2", "DELETE FROM book"
+                primary,
+                "INSERT INTO mood (user_id) VALUES ('ann')",
+                "DELETE FROM shelf WHERE id = 2",
+                "DELETE FROM book",
             )
         return stand
 

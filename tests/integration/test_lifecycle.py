@@ -77,9 +77,7 @@ async def end(process: ServerProcess, order: signal.Signals) -> tuple[int, float
 
 def defects(process: ServerProcess) -> list[str]:
     """Give what the process wrote that no operator should have to read."""
-    return [
-        str(line) for line in process.logs if "Traceback" in str(line) or line.get("level") in {"error", "critical"}
-    ]
+    return [str(line) for line in process.logs if "Traceback" in str(line) or line.get("event") == "internal_error"]
 
 
 # ── Ending, and beginning again ─────────────────────────────────────────────────────────────────────────────────
@@ -175,12 +173,13 @@ async def test_a_stop_under_load_keeps_every_write_that_was_answered(alone: Serv
                     return
 
     loads = [asyncio.create_task(load(n)) for n in range(12)]
-    await asyncio.sleep(1)
+    async with asyncio.timeout(30):
+        while len(answered) < 60:
+            await asyncio.sleep(0.01)
     stopping = True
     code, took_s = await end(alone, signal.SIGINT)
     assert (code, took_s < STOPPED_S) == (0, True), took_s
     await asyncio.gather(*loads)
-    assert len(answered) > 20
     assert not EmbeddedPostgres(data_dir).running()
     assert not defects(alone)
 

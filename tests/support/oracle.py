@@ -19,7 +19,7 @@ import psycopg
 import sqlalchemy as sa
 
 from primary.cursor import Cursor
-from primary.declaration import Catalog
+from primary.declaration import Catalog, SyncedTable
 from primary.feed import Pull
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
@@ -29,7 +29,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 class Oracle:
-    """Knows what each user's rows were at each version that was ever pulled. It is a feed that lets no pull by unseen."""
+    """Knows what each user's rows were at each version that was ever pulled: a feed that lets no pull by unseen."""
 
     def __init__(self, primary: Primary, metadata: sa.MetaData) -> None:
         self._primary = primary
@@ -133,12 +133,14 @@ class _Witnessed:
 
 def _everything_sql(catalog: Catalog) -> str:
     """One statement, and so one snapshot: the version, then each table's rows as JSON arrays of texts."""
-    tables = ", ".join(
-        f"(SELECT coalesce(json_agg(json_build_array({', '.join(_text_sql(table.table.c[c.name]) for c in table.columns)})),"
-        f" '[]') FROM {table.name} WHERE {table.owner} = %(user)s)"
-        for table in catalog
-    )
+    tables = ", ".join(_table_sql(table) for table in catalog)
     return f"SELECT coalesce((SELECT version FROM tidepool.head WHERE user_id = %(user)s), 0), {tables}"
+
+
+def _table_sql(table: SyncedTable) -> str:
+    texts = ", ".join(_text_sql(table.table.c[column.name]) for column in table.columns)
+    rows = f"SELECT coalesce(json_agg(json_build_array({texts})), '[]')"
+    return f"({rows} FROM {table.name} WHERE {table.owner} = %(user)s)"
 
 
 def _text_sql(column: sa.Column[Any]) -> str:

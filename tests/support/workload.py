@@ -74,9 +74,9 @@ class Choices:
 
     def one_specimen(self) -> Statement:
         sql = (
-            "INSERT INTO specimen (user_id, id, text, double, jsonb, texts, timestamptz, bytea) OVERRIDING SYSTEM VALUE "
-            "VALUES (%(user)s, %(id)s, nullif(%(word)s, ''), %(number)s, to_jsonb(%(word)s::text), ARRAY[%(word)s, NULL], "
-            "clock_timestamp(), convert_to(%(word)s, 'UTF8')) "
+            "INSERT INTO specimen (user_id, id, text, double, jsonb, texts, timestamptz, bytea) "
+            "OVERRIDING SYSTEM VALUE VALUES (%(user)s, %(id)s, nullif(%(word)s, ''), %(number)s, "
+            "to_jsonb(%(word)s::text), ARRAY[%(word)s, NULL], clock_timestamp(), convert_to(%(word)s, 'UTF8')) "
             "ON CONFLICT (user_id, id) DO UPDATE SET text = specimen.text || '+', double = excluded.double"
         )
         return sql, self._given(number=self.rng.choice([float("nan"), float("-inf"), 0.1, -0.0, 5e-324]))

@@ -68,11 +68,10 @@ nearly = st.builds(
 def test_any_text_is_refused_or_printed_again_unchanged(text: str) -> None:
     try:
         read = Cursor.parse(text)
-    except InvalidCursor as refused:
-        assert len(str(refused)) < 700
-    else:
-        assert str(read) == text
-        assert re.fullmatch(r"[0-9a-f]+(-[0-9a-f]+){3}\.[0-9]+", text, re.ASCII)
+    except InvalidCursor:
+        return
+    assert str(read) == text
+    assert re.fullmatch(r"[0-9a-f]+(-[0-9a-f]+){3}\.[0-9]+", text, re.ASCII)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("columns, how, why", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("columns", "how", "why"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_synced_is_refused_with_its_reason(columns: list[Any], how: dict[str, Any], why: str) -> None:
     with pytest.raises(UnsupportedDeclaration) as told:
         declared(*columns, **how)
