@@ -1,0 +1,145 @@
+"""The first build of a large replica, beside what SQLite itself takes for the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sqlite3
+import time
+from contextlib import aclosing, closing
+from pathlib import Path
+from statistics import median
+
+import sqlalchemy as sa
+
+from primary.declaration import Catalog, ReadIndex, synced
+from primary.feed import Row
+from primary.gallery.tables import catalog as gallery
+from primary.migrate import migrate
+from primary.postgres_feed import PostgresFeed
+from replica.build import _PRAGMAS, insert_sql
+from replica.schema import Schema
+from replica.store import Store
+from tests.benchmarks.bench import Bench, primary_of
+from tests.benchmarks.data import load_gallery, user_name
+from tests.benchmarks.figures import Figure, at_least, fact, ratio, shown, spread
+
+TITLE = "First build of 100,000 rows"
+
+ROWS = 100_000
+RATE_MIN = 200_000
+
+
+def _small_catalog() -> Catalog:
+    """Declare a table of seven columns: what an image was when it was only a prompt and a picture."""
+    metadata = sa.MetaData()
+    sa.Table(
+        "image",
+        metadata,
+        sa.Column("user_id", sa.Text(collation="C"), primary_key=True),
+        sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()")),
+        sa.Column("prompt", sa.Text, nullable=False),
+        sa.Column("image_url", sa.Text, nullable=False),
+        sa.Column("model", sa.Text),
+        sa.Column("seed", sa.BigInteger),
+        sa.Column("steps", sa.Integer),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+        schema="small",
+        info=synced(owner="user_id", indexes=[ReadIndex("newest", ["created_at", "id"], rendered=True)]),
+    )
+    return Catalog.of(metadata)
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """Measure the gallery's image and a table of seven columns."""
+    wide = await bench.migrated("wide")
+    await load_gallery(wide, users=1, rows_each=ROWS)
+    figures = await _measure(bench, wide, gallery)
+
+    small = _small_catalog()
+    url = await bench.migrated("small")
+    async with primary_of(url) as primary:
+        async with primary.transaction() as connection:
+            await connection.execute(sa.text("CREATE SCHEMA small"))
+            await connection.run_sync(small["image"].table.metadata.create_all)
+        await migrate(primary, small)
+    await load_gallery(url, users=1, rows_each=ROWS, table="small.image")
+    return figures + await _measure(bench, url, small)
+
+
+async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
+    table = catalog["image"]
+    user = user_name(0)
+    folder = bench.folder / f"build-{len(table.columns)}"
+    folder.mkdir()
+    built_s: list[float] = []
+    whole_s: list[float] = []
+    bare_s: list[float] = []
+    async with primary_of(url) as primary:
+        feed = PostgresFeed(primary, catalog)
+        rows = await _rows(feed, user)
+        gc.collect()
+        gc.freeze()  # else the collector goes through the rows held here, again and again, in both
+        try:
+            for number in range(bench.rounds + 1):
+                bare = _bare(folder / "bare.db", Schema(catalog), rows)
+                store = Store(folder / f"data-{number}", catalog, feed)
+                await store.open()
+                began = time.perf_counter()
+                result = await store.sync(user)
+                built = time.perf_counter() - began
+                assert result.applied == ROWS
+                await finished(store, user)
+                whole = time.perf_counter() - began
+                await store.close()
+                if number:  # the first is to warm up
+                    bare_s.append(bare)
+                    built_s.append(built)
+                    whole_s.append(whole)
+        finally:
+            gc.unfreeze()
+    name = f"{len(table.columns)} columns"
+    rates = [ROWS / built for built in built_s]
+    bare_rates = [ROWS / bare for bare in bare_s]
+    return [
+        at_least(f"{name}: until it can be read", median(rates), RATE_MIN, " rows/s", spread(rates)),
+        at_least(
+            f"{name}: of bare executemany",
+            ratio(rates, bare_rates),
+            0.6,
+            detail=f"bare {spread(bare_rates)} rows/s",
+        ),
+        fact(f"{name}: until every index is made", f"{shown(ROWS / median(whole_s))} rows/s"),
+    ]
+
+
+async def finished(store: Store, user: str) -> None:
+    """Wait until the indexes are made that a large replica is given after it can be read."""
+    while (await store.read(user, store.schema.unfinished)).value:
+        await asyncio.sleep(0.01)
+
+
+async def _rows(feed: PostgresFeed, user: str) -> list[Row]:
+    """Hold all rows in memory, as a replica stores them."""
+    rows: list[Row] = []
+    async with feed.pull(user, None) as pull, aclosing(pull.batches()) as batches:
+        async for batch in batches:
+            rows.extend(batch.rows)
+    return rows
+
+
+def _bare(path: Path, schema: Schema, rows: list[Row]) -> float:
+    """Insert the rows into the same table with the same pragmas, and nothing else; give the seconds."""
+    table = schema.catalog["image"]
+    (create,) = (sql for sql in schema.tables if sql.startswith('CREATE TABLE "image" '))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        began = time.perf_counter()
+        connection.execute("BEGIN")
+        connection.execute(create)
+        connection.executemany(insert_sql(table), rows)
+        connection.execute("COMMIT")
+        elapsed = time.perf_counter() - began
+    path.unlink()
+    return elapsed

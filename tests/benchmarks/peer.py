@@ -1,0 +1,139 @@
+"""The same reads on another server, by that server's own load script, both in one go and in turn.
+
+The other is a Durable Object runtime: a folder with run.sh (start), seed.mjs (load) and bench.sh (measure), which
+can be pointed at any server of this shape. It is given as ``--peer-dir``, with its npm packages installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.benchmarks.bench import ROWS_EACH, USERS, Bench
+from tests.benchmarks.data import image_id
+from tests.benchmarks.figures import Figure, at_least, at_most, fact, ratio, shown
+from tests.benchmarks.process import ended, serving
+from tests.support.server import SECRET
+
+TITLE = f"Beside Durable Objects on workerd: {USERS} users, 1,000 rows each"
+
+START_S = 30
+
+_LINE = re.compile(r"^(?P<what>.*?)\s+rps=(?P<rps>[\d.]+) p50_ms=\S+ p99_ms=(?P<p99>[\d.]+) .*errors=(?P<errors>\d+)")
+
+Found = dict[str, tuple[float, float]]
+"""By kind of read: requests a second, and p99 in ms."""
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """Measure both in turn, in several rounds."""
+    if bench.peer_dir is None:
+        return [fact("skipped", "", "give the peer's folder with --peer-dir")]
+    if missing := [name for name in ("wrk", "node") if shutil.which(name) is None]:
+        return [fact("skipped", "", f"not installed: {', '.join(missing)}")]
+    database = await bench.gallery()
+    folder = bench.folder / "peer"
+    folder.mkdir()
+    tokens = folder / "tokens.txt"
+    async with _peer(bench.peer_dir, folder) as (peer_url, peer_pid):
+        seed = {"BASE_URL": peer_url, "TOKENS": str(tokens), "JWT_SECRET": SECRET}
+        await _run(["node", str(bench.peer_dir / "seed.mjs"), str(USERS), str(ROWS_EACH)], seed)
+        async with serving(folder / "ours", database) as target:
+            # One secret and the same names: the peer's tokens are good here too, in the same order of users.
+            common = {"TOKENS": str(tokens), "USERS": str(USERS), "DURATION": f"{bench.seconds * 2:.0f}"}
+            ours = common | {
+                "BASE_URL": target.url,
+                "API": "/api/images",
+                "ONE_ID": str(image_id(0, ROWS_EACH // 2)),
+                "SERVER_PID": str(target.pid),
+            }
+            theirs = common | {"BASE_URL": peer_url, "SERVER_PID": str(peer_pid)}
+            bench_sh = str(bench.peer_dir / "bench.sh")
+            rounds = [
+                (_read(await _run(["bash", bench_sh], theirs)), _read(await _run(["bash", bench_sh], ours)))
+                for _ in range(2 if bench.quick else 3)
+            ]
+    figures = []
+    for what in rounds[0][0]:
+        rps = [[side[what][0] for side in both] for both in zip(*rounds, strict=True)]
+        p99 = [[side[what][1] for side in both] for both in zip(*rounds, strict=True)]
+        figures += [
+            at_least(f"{what}: rate", ratio(rps[1], rps[0]), 1.5, detail=_told(rps, "/s")),
+            at_most(f"{what}: p99", ratio(p99[1], p99[0]), 0.2, detail=_told(p99, " ms")),
+        ]
+    return figures
+
+
+def _told(sides: list[list[float]], unit: str) -> str:
+    theirs, ours = (" ".join(shown(value) for value in side) for side in sides)
+    return f"{ours}{unit}; theirs {theirs}{unit}"
+
+
+def _read(said: str) -> Found:
+    """Read what bench.sh writes; refuse a measurement in which something failed."""
+    found: Found = {}
+    for line in said.splitlines():
+        if (match := _LINE.match(line)) is not None:
+            if match["errors"] != "0":
+                raise RuntimeError(f"there were errors: {line}")
+            found[match["what"]] = (float(match["rps"]), float(match["p99"]))
+    if not found:
+        raise RuntimeError(f"bench.sh measured nothing: {said[-500:]}")
+    return found
+
+
+@asynccontextmanager
+async def _peer(peer_dir: Path, folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """Run the peer on a free port, with its data in ``folder``."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"LISTEN": address, "DATA_DIR": str(folder / "theirs"), "JWT_SECRET": SECRET}
+    log = folder / "peer.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *("bash", str(peer_dir / "run.sh")), env=environment, stdout=output, stderr=output
+        )
+    try:
+        async with asyncio.timeout(START_S):
+            while not await _listens(address):
+                if process.returncode is not None:
+                    raise RuntimeError(f"the peer did not start: {log.read_text()[-500:]}")
+                await asyncio.sleep(0.1)
+        yield f"http://{address}", process.pid
+    finally:
+        await ended(process)
+
+
+async def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+async def _run(command: list[str], environment: Mapping[str, str]) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await process.communicate()
+    except asyncio.CancelledError:
+        await ended(process)
+        raise
+    if process.returncode != 0:
+        raise RuntimeError(f"{Path(command[-1]).name} failed: {said.decode(errors='replace')[-500:]}")
+    return said.decode()
