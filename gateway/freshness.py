@@ -24,7 +24,7 @@ from gateway.problems import Problem
 from gateway.validation import FieldError
 from primary.cursor import Cursor
 from primary.errors import EpochMismatch, InvalidCursor, PrimaryUnavailable
-from replica.store import SyncResult
+from replica.results import SyncResult
 
 PAUSE_FIRST_S = 0.01  # a commit that was answered is visible at once; only a made-up cursor waits for long
 PAUSE_MAX_S = 0.25

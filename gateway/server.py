@@ -27,7 +27,8 @@ from primary.migrate import migrate
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.faults import from_environment
-from replica.store import Store, StoreLimits
+from replica.results import StoreLimits
+from replica.store import Store
 
 GRACE_S = 2  # for requests under way when the server is told to stop; Postgres and the files need the rest of 5 s
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close

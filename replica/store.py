@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -25,12 +25,13 @@ from primary.feed import Feed, Kind, Pull, Reason
 from replica import seal, trouble
 from replica.build import build
 from replica.datadir import Ownership
-from replica.errors import Doubt, ReplicaError, ReplicaUnavailable
+from replica.errors import Doubt, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
 from replica.location import DataDirectory, Location, remove, sync_folder
 from replica.quarantine import set_aside
 from replica.replica import Replica
+from replica.results import Reading, ReplicaInfo, StoreCounts, StoreLimits, SyncResult
 from replica.schema import Schema
 from replica.state import State
 
@@ -40,54 +41,6 @@ OPENINGS = 8  # files opened at once: by so many, and no more, can the bound be 
 CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres included
 
 _log = structlog.get_logger("replica.store")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreLimits:
-    """The bounds within which a store works."""
-
-    replica_open_max: int = 128  # open files: each is up to two connections, and one thread once it was synced
-    sync_concurrency: int = 8  # pulls at once: each holds a connection to the primary and a snapshot there
-    read_lanes: int = 2  # reading threads: one slow read delays only the users of its lane
-    read_timeout_ms: int = 2_000  # no page takes a hundredth of it; what does is stopped
-    quarantine_max: int = 20  # files set aside that are kept for inspection
-
-
-@dataclass(frozen=True, slots=True)
-class SyncResult:
-    """What a sync did: where the replica stands now, the number of rows it wrote, and whether it was built anew."""
-
-    version: Cursor
-    applied: int
-    rebuilt: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
-    """What a read gave, and the cursor of the state that it saw."""
-
-    version: Cursor
-    value: T
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaInfo:
-    """A replica as its user may see it: its state, the bytes of its files, and the rows of each table."""
-
-    version: Cursor
-    synced_at: str
-    bytes: int
-    rows: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class StoreCounts:
-    """What the store has done since it was opened, and what it holds now."""
-
-    syncs: int
-    rebuilds: int
-    doubts: int
-    open_replicas: int
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -462,6 +415,3 @@ def _told() -> Iterator[None]:
 def _remove(path: Path) -> None:
     for each in (path, *Location(path).beside(), path.with_name(path.name + "-journal")):
         remove(each)
-
-
-__all__ = ["Reading", "ReplicaError", "ReplicaInfo", "Store", "StoreCounts", "StoreLimits", "SyncResult"]

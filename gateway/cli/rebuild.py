@@ -48,7 +48,7 @@ def _set_aside(settings: Settings, user: str) -> None:
     """Take the file away under the server, which looks after it before each read and each write."""
     from replica.location import DataDirectory
     from replica.quarantine import set_aside
-    from replica.store import StoreLimits
+    from replica.results import StoreLimits
 
     directory = DataDirectory(settings.data_dir)
     location = directory.of(user)

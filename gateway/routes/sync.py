@@ -17,7 +17,7 @@ from gateway.problems import invalid_request
 from gateway.validation import FieldError
 from primary.cursor import Cursor
 from primary.errors import InvalidCursor
-from replica.store import SyncResult
+from replica.results import SyncResult
 
 
 class SyncRequest(msgspec.Struct, forbid_unknown_fields=True):

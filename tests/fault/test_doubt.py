@@ -30,7 +30,8 @@ from primary.postgres_feed import PostgresFeed
 from replica import seal
 from replica.errors import ReplicaUnavailable
 from replica.location import Location
-from replica.store import Store, StoreLimits
+from replica.results import StoreLimits
+from replica.store import Store
 from tests.support.bay import Bay, opened
 from tests.support.feeds import TestFeed
 from tests.support.replicas import change, grow, held, truth

@@ -19,7 +19,8 @@ from primary.feed import Feed
 from primary.postgres import Primary
 from replica.errors import DataDirectoryLocked, InvalidUser, ReadTimeout, ReplicaUnavailable
 from replica.replica import Replica
-from replica.store import Reading, Store, StoreLimits
+from replica.results import Reading, StoreLimits
+from replica.store import Store
 from tests.support.bay import Bay, opened
 from tests.support.replicas import change, grow, held, truth
 

@@ -128,7 +128,7 @@ async def test_a_stop_in_the_middle_of_a_large_first_build_is_quick_and_leaves_n
             while not any((data_dir / "building").iterdir()):
                 await asyncio.sleep(0.002)
         code, took_s = await end(alone, signal.SIGTERM)
-        assert (code, took_s < STOPPED_S) == (0, True), took_s
+        assert (code, took_s < STOPPED_S) == (0, True), f"{took_s} {alone.logs[-8:]}"
         assert not EmbeddedPostgres(data_dir).running()
         try:
             answer = await building
@@ -141,7 +141,7 @@ async def test_a_stop_in_the_middle_of_a_large_first_build_is_quick_and_leaves_n
     await alone.start()
     async with asking(alone) as client:
         page = await client.get("/api/images?limit=1")
-        assert page.status_code == 200
+        assert page.status_code == 200, f"{page.text} {alone.logs[-6:]}"
         me = (await client.get("/api/me")).json()
         assert me["replica"]["rows"]["image"] == MANY
     verified = tidepool("verify", data_dir=data_dir)

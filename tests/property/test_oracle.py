@@ -17,7 +17,8 @@ from primary import postgres_feed
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.errors import ReplicaUnavailable
-from replica.store import Store, StoreLimits
+from replica.results import StoreLimits
+from replica.store import Store
 from tests.support import shapes
 from tests.support.databases import Databases
 from tests.support.oracle import Oracle

@@ -13,7 +13,8 @@ from primary.declaration import Catalog
 from primary.feed import Feed
 from primary.postgres import Primary
 from replica.location import DataDirectory
-from replica.store import Store, StoreLimits
+from replica.results import StoreLimits
+from replica.store import Store
 from tests.support.feeds import TestFeed
 from tests.support.replicas import assert_same, files_of
 

@@ -11,7 +11,7 @@ from gateway.freshness import Freshness
 from gateway.problems import Problem
 from primary.cursor import Cursor
 from primary.errors import EpochMismatch, PrimaryUnavailable
-from replica.store import SyncResult
+from replica.results import SyncResult
 
 EPOCH, OTHER_EPOCH = "6b0133b5e2a0f855-1-5-4001", "6b0133b5e2a0f855-2-5-4001"
 

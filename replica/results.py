@@ -1,0 +1,58 @@
+"""What a store is bounded by, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from primary.cursor import Cursor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """The bounds within which a store works."""
+
+    replica_open_max: int = 128  # open files: each is up to two connections, and one thread once it was synced
+    sync_concurrency: int = 8  # pulls at once: each holds a connection to the primary and a snapshot there
+    read_lanes: int = 2  # reading threads: one slow read delays only the users of its lane
+    read_timeout_ms: int = 2_000  # no page takes a hundredth of it; what does is stopped
+    quarantine_max: int = 20  # files set aside that are kept for inspection
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a sync did: where the replica stands now, the number of rows it wrote, and whether it was built anew."""
+
+    version: Cursor
+    applied: int
+    rebuilt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What a read gave, and the cursor of the state that it saw."""
+
+    version: Cursor
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """A replica as its user may see it: its state, the bytes of its files, and the rows of each table."""
+
+    version: Cursor
+    synced_at: str
+    bytes: int
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCounts:
+    """What the store has done since it was opened, and what it holds now."""
+
+    syncs: int
+    rebuilds: int
+    doubts: int
+    open_replicas: int
