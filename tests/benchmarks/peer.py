@@ -16,8 +16,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.benchmarks.bench import ROWS_EACH, USERS, Bench
-from tests.benchmarks.data import image_id
+from tests.benchmarks.data import image_id, user_name
 from tests.benchmarks.figures import Figure, at_least, at_most, fact, ratio, shown
+from tests.benchmarks.load import Asked, check
 from tests.benchmarks.process import ended, serving
 from tests.support.server import SECRET
 
@@ -53,6 +54,8 @@ async def measure(bench: Bench) -> list[Figure]:
                 "ONE_ID": str(image_id(0, ROWS_EACH // 2)),
                 "SERVER_PID": str(target.pid),
             }
+            # The peer's objects have their rows; so must our replicas, which the first read builds.
+            await check(target.url, [Asked("/api/images?limit=20", user_name(user)) for user in range(USERS)], 200)
             theirs = common | {"BASE_URL": peer_url, "SERVER_PID": str(peer_pid)}
             bench_sh = str(bench.peer_dir / "bench.sh")
             rounds = [

@@ -128,7 +128,7 @@ async def test_a_stop_in_the_middle_of_a_large_first_build_is_quick_and_leaves_n
             while not any((data_dir / "building").iterdir()):
                 await asyncio.sleep(0.002)
         code, took_s = await end(alone, signal.SIGTERM)
-        assert (code, took_s < STOPPED_S) == (0, True), f"{took_s} {alone.logs[-8:]}"
+        assert (code, took_s < STOPPED_S) == (0, True), f"it took {took_s} s: {alone.logs[-4:]}"
         assert not EmbeddedPostgres(data_dir).running()
         try:
             answer = await building
@@ -140,8 +140,9 @@ async def test_a_stop_in_the_middle_of_a_large_first_build_is_quick_and_leaves_n
 
     await alone.start()
     async with asking(alone) as client:
-        page = await client.get("/api/images?limit=1")
-        assert page.status_code == 200, f"{page.text} {alone.logs[-6:]}"
+        async with asyncio.timeout(20):  # on a busy machine it may be told to ask again: the indexes are being made
+            while (await client.get("/api/images?limit=1")).status_code != 200:
+                await asyncio.sleep(0.2)
         me = (await client.get("/api/me")).json()
         assert me["replica"]["rows"]["image"] == MANY
     verified = tidepool("verify", data_dir=data_dir)
