@@ -19,6 +19,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
+from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
 from primary.embedded import EmbeddedPostgres
 from primary.errors import PrimaryUnavailable
@@ -197,7 +198,7 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
 def _uvicorn(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",  # what the application needs is opened before it and closed after it
         log_config=None,

@@ -227,7 +227,7 @@ _CURSOR = sa.text(
 
 def give_up(connection: Connection) -> None:
     """Break a lent connection off, whatever it is in the middle of; the pool replaces it when it is returned."""
-    # Not close(), which returns it: it would be there twice, and end in two hands.
+    # Not close(), which who has it on loan cannot do.
     connection.pgconn.finish()
 
 

@@ -78,6 +78,7 @@ _JSON = Mapping("{}::text", "TEXT", json="json")
 _BYTES = Mapping(
     "{}", "BLOB", json="hex", key="encode({}, 'hex')", from_key="decode({}, 'hex')", stored_key=bytes.fromhex
 )
+# An array's elements and dimensions; not that one may begin at another index than 1, which nobody uses.
 _ARRAY = Mapping("to_jsonb({})::text", "TEXT", json="json")
 _TIME = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}::time")
 

@@ -46,6 +46,7 @@ class Replica(Source):
         self._writer: Writer | None = None
         self._seen = seal.look(location)
         self._writing = 0  # odd while the files change by our own hand
+        self._turn: tuple[int, State | None] = (0, None)  # the count and, between two writes, the state: as `check` saw
 
     @classmethod
     async def open(cls, location: Location, schema: Schema, user: str, lane: Lane, passing: Passing) -> Replica:
@@ -64,7 +65,17 @@ class Replica(Source):
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> tuple[State, T]:
         """Run ``work`` in a read transaction; give it with the state that it saw. Raises as `Lane.read` does."""
-        return await self._lane.read(self, lambda connection: (State.read(connection), work(connection)))
+
+        def read(connection: sqlite3.Connection) -> tuple[State, T]:
+            value = work(connection)
+            writing, state = self._turn
+            # Nothing was written since before the transaction began, so it sees the state of then: the file need
+            # not be asked, which would cost a read of its own.
+            if state is None or writing != self._writing:
+                state = State.read(connection)
+            return state, value
+
+        return await self._lane.read(self, read)
 
     async def sync(self, pull: Pull) -> int:
         """Apply a pull of changes since this replica's cursor. Gives how many there were."""
@@ -118,6 +129,7 @@ class Replica(Source):
     def check(self) -> None:
         """See `Source.check`."""
         writing = self._writing
+        self._turn = (writing, getattr(self, "state", None) if writing % 2 == 0 else None)
         if writing % 2 == 0 and seal.look(self.location) != self._seen and writing == self._writing:
             raise Doubt("the file was changed by someone else")
 

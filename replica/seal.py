@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 
 from replica.location import Location, remove
 
@@ -26,18 +25,19 @@ _BYTES = 256  # always as many, written in place: keeping a print takes no room 
 
 def look(location: Location) -> Print:
     """Take the print of a replica's files as they are now. Raises nothing: what cannot be seen has a print too."""
-    return _stat(location.database), _stat(location.wal)
+    database = str(location.database)  # as text: this is done before every turn of reads
+    return _stat(database), _stat(database + "-wal", log=True)
 
 
-def _stat(path: Path) -> tuple[int, ...]:
+def _stat(path: str, *, log: bool = False) -> tuple[int, ...]:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - a third of the time that a Path takes
     except FileNotFoundError:
         return ()
     except OSError as error:  # a link to itself, a folder that may not be read
         return (-(error.errno or 1),)
     seen = (found.st_ino, found.st_size, found.st_mtime_ns)
-    if path.suffix == ".db":
+    if not log:
         return *seen, found.st_ctime_ns
     if found.st_size == 0 and stat.S_ISREG(found.st_mode):
         return ()  # an empty log says as much as none

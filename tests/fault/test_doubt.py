@@ -34,7 +34,7 @@ from replica.results import StoreLimits
 from replica.store import Store
 from tests.support.bay import Bay, opened
 from tests.support.feeds import TestFeed
-from tests.support.replicas import change, grow, held, truth
+from tests.support.replicas import change, grow, grow_all, held, touch_all, truth
 
 IMAGES = 12
 OTHER = "someone else"
@@ -239,18 +239,22 @@ async def bay(primary: Primary, catalog: Catalog, feed: Feed) -> AsyncIterator[B
         yield made
 
 
-async def _prepare(bay: Bay, user: str) -> Scene:
-    """Give a user a replica that was built, copied, and synced again."""
-    await grow(bay.primary, user, IMAGES, tag=user)
-    await bay.store.sync(user)
-    location = bay.directory.of(user)
-    older = bay.directory.root.parent / "older" / location.database.stem
-    older.mkdir(parents=True)
-    for path in (location.database, location.seal):
-        shutil.copy2(path, older)
-    await change(bay.primary, user)
-    await bay.store.sync(user)
-    return Scene(location, bay.directory.of(OTHER), older)
+async def _prepare(bay: Bay, *users: str) -> list[Scene]:
+    """Give users replicas that were built, copied, and synced again."""
+    await grow_all(bay.primary, [*users, OTHER], IMAGES)
+    await _sync_all(bay, *users, OTHER)
+    scenes = [Scene(bay.directory.of(user), bay.directory.of(OTHER), bay.scratch(user)) for user in users]
+    for scene in scenes:
+        for path in (scene.location.database, scene.location.seal):
+            shutil.copy2(path, scene.older)
+    await touch_all(bay.primary, users)
+    await _sync_all(bay, *users)
+    await asyncio.sleep(TICK_S)
+    return scenes
+
+
+async def _sync_all(bay: Bay, *users: str) -> None:
+    await asyncio.gather(*(bay.store.sync(user) for user in users))
 
 
 # ------------------------------------------------------------- and what is asked then
@@ -291,11 +295,8 @@ CASES = [
 
 @pytest.mark.parametrize("name", DAMAGES)
 async def test_a_damaged_replica_answers_right_or_not_at_all(bay: Bay, name: str) -> None:
-    await grow(bay.primary, OTHER, IMAGES)
     users = [f"{use}: {ask.__name__}" for use, ask in CASES]
-    scenes = dict(zip(users, await asyncio.gather(*(_prepare(bay, user) for user in users)), strict=True))
-    await bay.store.sync(OTHER)
-    await asyncio.sleep(TICK_S)
+    scenes = dict(zip(users, await _prepare(bay, *users), strict=True))
 
     def damage(use: str) -> None:
         for user, (its_use, _) in zip(users, CASES, strict=True):
@@ -303,12 +304,12 @@ async def test_a_damaged_replica_answers_right_or_not_at_all(bay: Bay, name: str
                 DAMAGES[name](scenes[user])
 
     async def check(use: str) -> None:
-        for user, (its_use, ask) in zip(users, CASES, strict=True):
-            if its_use == use:
-                await ask(bay, user)
-                await change(bay.primary, user)
-                await bay.store.sync(user)
-                await bay.assert_same(user)
+        asked = {user: ask for user, (its_use, ask) in zip(users, CASES, strict=True) if its_use == use}
+        for user, ask in asked.items():
+            await ask(bay, user)
+        await touch_all(bay.primary, [*asked])
+        await _sync_all(bay, *asked)
+        await bay.assert_same(*asked)
 
     damage("open")
     await check("open")
@@ -362,9 +363,7 @@ async def test_no_changed_byte_is_ever_read(bay: Bay) -> None:
 @pytest.mark.parametrize("name", ["another user's file in its place", "an older copy in its place", "the file deleted"])
 @pytest.mark.parametrize("point", ["apply.begun", "apply.rows", "apply.stated", "apply.committed"])
 async def test_a_file_exchanged_while_it_is_written_is_not_sealed(bay: Bay, name: str, point: str) -> None:
-    await grow(bay.primary, OTHER, IMAGES)
-    await bay.store.sync(OTHER)
-    scene = await _prepare(bay, "ann")
+    [scene] = await _prepare(bay, "ann")
     expected = await change(bay.primary, "ann")
 
     def passing(passed: str) -> None:

@@ -469,6 +469,7 @@ async def test_what_is_hardly_http_is_refused_and_the_server_lives_on(
         ):
             answered = await talk(server.url, head + rest)
             assert answered.startswith(b"HTTP/1.1 400 "), rest
+            assert json.loads(answered.partition(b"\r\n\r\n")[2])["code"] == "bad_request"
         for line in (
             b"GET /api/images?limit=\xff HTTP/1.1",
             b"GET /\0 HTTP/1.1",
@@ -477,6 +478,44 @@ async def test_what_is_hardly_http_is_refused_and_the_server_lives_on(
         ):
             assert (await talk(server.url, line + b"\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
     assert (await alices.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize("place", ["a header", "many headers", "the path", "after the body"])
+async def test_headers_without_end_are_431_before_anybody_is_asked_who_they_are(
+    server: RunningServer, client: httpx.AsyncClient, place: str
+) -> None:
+    head = b"POST /api/sync HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n"
+    beginning, more = {
+        "a header": (head + b"X-Long: ", b"a" * 10_000),
+        "many headers": (head, b"X-Short: a\r\n" * 1_000),
+        "the path": (b"POST /", b"a" * 10_000),
+        "after the body": (head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"X-Late: a\r\n" * 1_000),
+    }[place]
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(beginning)
+    sent = 0
+    try:
+        while sent < 5_000_000:
+            writer.write(more)
+            sent += len(more)
+            await writer.drain()
+            await asyncio.sleep(0)
+    except ConnectionError:
+        pass
+    assert sent < 5_000_000, "it was read without end"
+    if place != "after the body":  # there the answer has been given
+        try:
+            assert (await reader.read(12)) == b"HTTP/1.1 431"
+        except ConnectionError:
+            pass  # what was sent since made the system forget the answer
+    writer.close()
+    assert (await client.get("/api/me")).status_code == 200
+
+
+async def test_a_head_as_large_as_proxies_pass_on_is_taken(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/me", headers={"X-Long": "a" * 32_000})
+    assert answer.status_code == 200
 
 
 async def test_a_request_that_is_broken_off_writes_nothing(

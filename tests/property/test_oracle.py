@@ -155,12 +155,12 @@ async def test_whatever_is_written_each_replica_is_what_its_user_owned_at_its_cu
     assert told["refused"] > 20
     assert told["checked"] > 40
     assert told["states"] > 40
-    assert told["rebuilds"] > len(USERS)
+    assert told["rebuilds"] >= len(USERS)
     assert told["deleted_again"] < 10
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("run", range(10))
+@pytest.mark.parametrize("run", range(5))
 async def test_for_minutes_each_replica_is_what_its_user_owned_at_its_cursor(
     primary: Primary, data_dir: Path, seed: int, run: int, changes_come: None
 ) -> None:

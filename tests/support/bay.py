@@ -54,6 +54,12 @@ class Bay:
         self.passed.append(point)
         self.passing(point)
 
+    def scratch(self, name: str) -> Path:
+        """Make an empty folder on the same file system, outside the data directory."""
+        made = self.directory.root.parent / "scratch" / self.directory.of(name).database.stem
+        made.mkdir(parents=True)
+        return made
+
     @contextlib.contextmanager
     def log_kept(self, user: str) -> Iterator[None]:
         """Have someone else read the user's file, so that closing the store does not take the log in, as in a kill."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,17 @@ Rows = dict[str, Counter[tuple[Any, ...]]]
 
 _IMAGES = """
 INSERT INTO image (user_id, prompt, image_url, model, seed, steps, created_at)
-SELECT :user, :tag || ' amber basalt cedar dune ' || i, 'https://images.example/' || i || '.png', 'flux-1',
-  i * 7919, 20, timestamptz '2024-01-01' + i * interval '1 minute'
+SELECT unnest(CAST(:users AS text[])), :tag || ' amber basalt cedar dune ' || i,
+  'https://images.example/' || i || '.png', 'flux-1', i * 7919, 20, timestamptz '2024-01-01' + i * interval '1 minute'
 FROM generate_series(1, :count) AS i"""
 
 _EDIT = """
 UPDATE image SET prompt = :tag || ' edited ' || prompt, row_version = row_version + 1
 WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDER BY id LIMIT :count)"""
+
+_TOUCH = """
+UPDATE image SET prompt = 'touched ' || prompt
+WHERE user_id = ANY(:users) AND (user_id, id) IN (SELECT DISTINCT ON (user_id) user_id, id FROM image)"""
 
 _LIKE = """
 INSERT INTO image_activity (user_id, image_id, is_favorite, rating)
@@ -42,15 +46,27 @@ WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDE
 async def grow(primary: Primary, user: str, images: int, *, tag: str = "new") -> Cursor:
     """Give a user that many more images, in one transaction; give the user's cursor after it."""
     async with primary.transaction() as conn:
-        await conn.execute(sa.text(_IMAGES), {"user": user, "tag": tag, "count": images})
+        await conn.execute(sa.text(_IMAGES), {"users": [user], "tag": tag, "count": images})
         return await primary.cursor(conn, user)
+
+
+async def grow_all(primary: Primary, users: Sequence[str], images: int) -> None:
+    """Give each of these users that many more images, all in one transaction."""
+    async with primary.transaction() as conn:
+        await conn.execute(sa.text(_IMAGES), {"users": [*users], "tag": "new", "count": images})
+
+
+async def touch_all(primary: Primary, users: Sequence[str]) -> None:
+    """Edit one image of each of these users, in one transaction."""
+    async with primary.transaction() as conn:
+        await conn.execute(sa.text(_TOUCH), {"users": [*users]})
 
 
 async def change(primary: Primary, user: str, *, tag: str = "change", rows: int = 2) -> Cursor:
     """Insert, edit and delete some rows of two tables in one transaction; give the user's cursor after it."""
     async with primary.transaction() as conn:
         for sql in (_IMAGES, _EDIT, _LIKE, _DELETE):
-            await conn.execute(sa.text(sql), {"user": user, "tag": tag, "count": rows})
+            await conn.execute(sa.text(sql), {"user": user, "users": [user], "tag": tag, "count": rows})
         return await primary.cursor(conn, user)
 
 
