@@ -31,7 +31,7 @@ from replica.faults import from_environment
 from replica.results import StoreLimits
 from replica.store import Store
 
-GRACE_S = 1.5  # for requests under way when the server is told to stop; Postgres and the files need the rest of 5 s
+GRACE_S = 2  # for requests under way when the server is told to stop; Postgres and the files need the rest of 5 s
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
 BACKLOG = 2_048
 
