@@ -2,6 +2,7 @@
 
 PrimaryError
 ├── PrimaryUnavailable      Postgres cannot be reached; trying again can help
+│   └── PrimaryBusy         it can, but gave this up: a deadlock, a time limit, no room
 ├── MigrationsPending       the database is not the one that this program declares
 ├── UnsupportedDeclaration  a table cannot be synced as it is declared
 ├── InvalidCursor           a text is not a cursor
@@ -29,6 +30,12 @@ class PrimaryUnavailable(PrimaryError):
 
     hint = "Try again shortly; check that Postgres runs and that TIDEPOOL_DATABASE_URL points to it."
     retry = True
+
+
+class PrimaryBusy(PrimaryUnavailable):
+    """The primary database gave this up; nothing was written."""
+
+    hint = "Try again: it may have been in another's way, or over a limit of the database."
 
 
 class MigrationsPending(PrimaryError):

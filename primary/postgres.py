@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
-from primary.errors import InvalidValue, MigrationsPending, PrimaryError, PrimaryUnavailable
+from primary.errors import InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
 from primary.patience import patience
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -53,6 +53,7 @@ _UNAVAILABLE = (
     "57P",
     "53300",
 )  # connection exceptions, shutting down or starting up, too many connections
+_BUSY = ("40", "53", "55P03", "57014")  # deadlock or conflict, no room, a lock's or a statement's time limit
 _STANDBY = "55000"  # what asking for the write position raises during recovery
 _PROMOTE = "Point TIDEPOOL_DATABASE_URL to the primary, or wait until this one is promoted."
 _NO_TABLE = ("42P01", "3F000")  # no such table, no such schema
@@ -213,7 +214,7 @@ class Primary:
         except (psycopg.Error, sa.exc.DBAPIError, TimeoutError, PoolClosed) as error:
             cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             translated = translate(cause)
-            if isinstance(translated, PrimaryUnavailable) and not isinstance(cause, PoolTimeout):
+            if isinstance(translated, PrimaryUnavailable) and not isinstance(translated, PrimaryBusy):
                 self._lose()
             if translated is None:
                 raise
@@ -237,7 +238,7 @@ def translate(error: BaseException | None) -> PrimaryError | None:
         case TimeoutError():
             return PrimaryUnavailable("the primary database did not answer in time")
         case PoolTimeout():
-            return PrimaryUnavailable("no connection to the primary database became free in time")
+            return PrimaryBusy("no connection to the primary database became free in time")
         case PoolClosed() | psycopg.InterfaceError():
             return PrimaryUnavailable()
         case psycopg.DataError() if error.sqlstate is None:  # refused by the driver, before Postgres saw it
@@ -246,6 +247,8 @@ def translate(error: BaseException | None) -> PrimaryError | None:
             state = error.sqlstate or ""
             if state.startswith(_UNAVAILABLE) or (isinstance(error, psycopg.OperationalError) and not state):
                 return PrimaryUnavailable()
+            if state.startswith(_BUSY):
+                return PrimaryBusy(error.diag.message_primary or "")
             if state == _STANDBY:
                 return PrimaryUnavailable("the database is a standby", hint=_PROMOTE)
             if state in _NO_TABLE:

@@ -10,18 +10,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from primary.cursor import Cursor
-from primary.declaration import Catalog
-from primary.feed import Feed
-from primary.postgres import Primary
 from replica import build, faults
 from replica.store import Store
-from tests.support.bay import Bay, opened
+from tests.support.bay import Bay
 from tests.support.replicas import Rows, change, every_row, grow, truth
 
 BUILD = [f"build.{name}" for name in ("created", "rows", "indexed", "finished", "durable", "renamed", "sealed")]
@@ -37,12 +33,6 @@ State = tuple[Cursor, Rows]
 
 class Broken(Exception):
     """What a point raises, told from all that the engine raises itself."""
-
-
-@pytest.fixture
-async def bay(primary: Primary, catalog: Catalog, feed: Feed) -> AsyncIterator[Bay]:
-    async with opened(primary, catalog, feed) as made:
-        yield made
 
 
 async def _state(bay: Bay) -> State:

@@ -47,6 +47,10 @@ async def readies(client: httpx.AsyncClient) -> bool:
     return (await client.get("/health/ready")).status_code == 200
 
 
+async def writes(client: httpx.AsyncClient) -> bool:
+    return (await client.post("/api/images", json=IMAGE)).status_code == 201
+
+
 async def quickly(asked: Awaitable[httpx.Response], within_s: float = QUICK_S) -> httpx.Response:
     async with asyncio.timeout(within_s):
         return await asked
@@ -195,6 +199,19 @@ async def test_many_at_once_are_all_answered_quickly_in_an_outage(
     await own_postgres.start()
     await eventually(lambda: readies(clients[0]))
     assert {(await client.post("/api/images", json=IMAGE)).status_code for client in clients} == {201}
+
+
+async def test_a_connection_that_breaks_in_a_write_gives_its_place_in_the_pool_back(
+    serving: Serving, proxy: PostgresProxy
+) -> None:
+    async with serving(database_url=proxy.url, primary_pool_max=1, primary_probe_interval_s=PROBE_S) as server:
+        alice = server.client("alice")
+        for _ in range(3):  # each would be the last, if it were not for that
+            await eventually(lambda: writes(alice))
+            await proxy.cut()
+            assert_problem(await quickly(alice.post("/api/images", json=IMAGE)), 503, "primary_unavailable")
+            await proxy.resume()
+        await eventually(lambda: writes(alice))
 
 
 # ── Connections that are not closed, and yet dead ───────────────────────────────────────────────────────────────

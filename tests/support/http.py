@@ -26,10 +26,11 @@ Contents = dict[str, tuple[int, str]]
 
 def assert_problem(answer: httpx.Response, status: int, code: str, *fields: str) -> None:
     """Check that the answer is a whole problem of that code, at exactly those fields, and tells nothing of us."""
-    assert answer.status_code == status, answer.text
+    asked = f"{answer.request.method} {answer.request.url}"
+    assert answer.status_code == status, f"{asked}: {answer.text}"
     problem = assert_is_problem(answer)
-    assert problem["code"] == code, problem
-    assert [error["field"] for error in problem.get("errors", ())] == list(fields), problem
+    assert problem["code"] == code, f"{asked}: {problem}"
+    assert [error["field"] for error in problem.get("errors", ())] == list(fields), f"{asked}: {problem}"
 
 
 def assert_is_problem(answer: httpx.Response) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""The end of a store: orderly, soon, and for good."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+
+from replica.errors import ReplicaUnavailable
+from tests.support.bay import Bay
+from tests.support.open_files import open_files
+from tests.support.replicas import change, grow
+
+
+def _images(connection: sqlite3.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+    return count
+
+
+async def test_closing_under_load_is_orderly(bay: Bay) -> None:
+    users = [f"user {n}" for n in range(6)]
+    for user in users:
+        await grow(bay.primary, user, 30)
+        await bay.store.sync(user)
+    threads = set(threading.enumerate())
+    refused = asyncio.Event()
+    worked = 0
+
+    async def client(user: str) -> None:
+        nonlocal worked
+        while True:
+            try:
+                await change(bay.primary, user, rows=1)
+                await bay.store.sync(user)
+                await bay.store.read(user, _images)
+                worked += 1
+            except ReplicaUnavailable:
+                refused.set()
+                return
+
+    clients = [asyncio.create_task(client(user)) for user in users for _ in range(2)]
+    while worked < 10:
+        await asyncio.sleep(0.005)
+    async with asyncio.timeout(20):
+        await bay.close()
+    assert not open_files(bay.directory.root)
+    left = [thread for thread in set(threading.enumerate()) - threads if not thread.name.startswith("asyncio_")]
+    for thread in left:  # one that has answered its last call may still be on its way out
+        thread.join(5)
+    assert not [thread.name for thread in left if thread.is_alive()]
+    assert not any(thread.name.startswith("reads-") for thread in threading.enumerate())
+    assert not [*bay.directory.replicas.rglob("*-wal")], "every log was taken in"
+    async with asyncio.timeout(20):
+        await asyncio.gather(*clients)
+    assert refused.is_set()
+    await bay.open()
+    for user in users:
+        await bay.store.sync(user)
+    await bay.assert_same(*users)
+    assert bay.store.counts().doubts == 0
+    assert bay.store.counts().rebuilds == 0
+
+
+async def test_a_store_that_is_closed_refuses_and_does_not_hang(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    await bay.close()
+    async with asyncio.timeout(5):
+        for asked in (
+            bay.store.read("ann", _images),
+            bay.store.sync("ann"),
+            bay.store.cursor("ann"),
+            bay.store.rebuild("bob"),
+            bay.store.describe("ann"),
+        ):
+            with pytest.raises(ReplicaUnavailable):
+                await asked
+    await bay.open()
+
+
+async def test_closing_does_not_wait_for_a_primary_that_does_not_answer(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    bay.feed.gate.clear()
+    waiting = asyncio.create_task(bay.store.sync("ann"))
+    await bay.feed.looked(1)
+    async with asyncio.timeout(5):
+        await bay.close()
+        with pytest.raises(ReplicaUnavailable):
+            await waiting
+    assert not bay.left_behind()
+    bay.feed.gate.set()
+    await bay.open()
+    await bay.assert_same("ann")

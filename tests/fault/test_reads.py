@@ -1,0 +1,163 @@
+"""Reads: beside a rebuild, beside a sync, too slow, wanting to write, failing."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from primary.errors import PrimaryUnavailable
+from replica.errors import ReadTimeout
+from replica.results import StoreLimits
+from tests.support.bay import Bay
+from tests.support.replicas import change, grow
+
+SLOW = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"  # has no end
+
+
+@pytest.fixture
+def limits() -> StoreLimits:
+    return StoreLimits(read_timeout_ms=300)
+
+
+def _images(connection: sqlite3.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+    return count
+
+
+async def test_reads_during_a_rebuild_see_the_old_file_or_the_new_one(bay: Bay) -> None:
+    before = await grow(bay.primary, "ann", 200)
+    await bay.store.sync("ann")
+    after = await grow(bay.primary, "ann", 100)
+    seen: list[tuple[object, int]] = []
+    rebuilding = True
+
+    async def reader() -> None:
+        while rebuilding:
+            reading = await bay.store.read("ann", _images)
+            seen.append((reading.version, reading.value))
+
+    readers = [asyncio.create_task(reader()) for _ in range(4)]
+    for _ in range(5):
+        await bay.store.rebuild("ann")
+    rebuilding = False
+    await asyncio.gather(*readers)
+    assert set(seen) == {(before, 200), (after, 300)}
+    assert seen == sorted(seen, key=lambda pair: pair[1]), "never backwards"
+
+
+async def test_a_rebuild_that_cannot_be_done_leaves_what_there_is(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 5)
+    await bay.store.sync("ann")
+    bay.feed.away = True
+    with pytest.raises(PrimaryUnavailable):
+        await bay.store.rebuild("ann")
+    assert (await bay.store.read("ann", _images)).value == 5
+    await bay.reopen()
+    assert (await bay.store.read("ann", _images)).value == 5
+
+
+async def test_reads_while_changes_are_applied_see_whole_transactions(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 10)
+    await bay.store.sync("ann")
+    counts: list[int] = []
+    writing = True
+
+    async def reader() -> None:
+        while writing:
+            counts.append((await bay.store.read("ann", _images)).value)
+
+    readers = [asyncio.create_task(reader()) for _ in range(3)]
+    for _ in range(15):
+        await grow(bay.primary, "ann", 10)
+        await bay.store.sync("ann")
+    writing = False
+    await asyncio.gather(*readers)
+    assert all(count % 10 == 0 for count in counts)
+    assert counts == sorted(counts)
+
+
+async def test_a_read_that_takes_too_long_is_stopped_and_the_next_is_well(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        begun = loop.time()
+        slow = asyncio.create_task(bay.store.read("ann", lambda connection: connection.execute(SLOW).fetchone()))
+        quick = asyncio.create_task(bay.store.read("ann", _images))
+        with pytest.raises(ReadTimeout) as raised:
+            await slow
+        assert raised.value.hint
+        assert 0.25 < loop.time() - begun < 2
+        assert (await quick).value == 3
+        assert (await bay.store.read("ann", _images)).value == 3
+        await change(bay.primary, "ann")
+        await bay.store.sync("ann")
+        await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO image SELECT * FROM image",
+        "UPDATE _replica SET version = 0",
+        "DELETE FROM image",
+        "CREATE TABLE other (a)",
+        "DROP TABLE image",
+        "PRAGMA user_version = 3",
+        "PRAGMA journal_mode = DELETE",
+        "VACUUM",
+    ],
+)
+async def test_a_read_cannot_write(bay: Bay, sql: str) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    for before in ("", "PRAGMA query_only = OFF"):
+
+        def work(connection: sqlite3.Connection, before: str = before) -> object:
+            connection.execute(before)
+            return connection.execute(sql).fetchall()
+
+        try:
+            result = (await bay.store.read("ann", work)).value
+        except sqlite3.OperationalError:
+            continue
+        assert result in ([], [("wal",)]), "answered, and did nothing"
+    await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 0
+
+
+async def test_whatever_a_read_raises_is_raised_and_the_lane_goes_on(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+
+    def raising(error: BaseException) -> Callable[[sqlite3.Connection], None]:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("SELECT * FROM image").fetchone()
+            raise error
+
+        return work
+
+    class Odd(BaseException):
+        pass
+
+    for error, expected in [
+        (ValueError("no"), ValueError),
+        (StopIteration(), RuntimeError),  # what next() on an empty result raises
+        (asyncio.CancelledError(), asyncio.CancelledError),
+        (Odd(), Odd),
+        (sqlite3.OperationalError("no such table: other"), sqlite3.OperationalError),
+    ]:
+        async with asyncio.timeout(5):
+            beside = asyncio.create_task(bay.store.read("ann", _images))
+            with pytest.raises(expected):
+                await bay.store.read("ann", raising(error))
+            assert (await beside).value == 3
+            assert (await bay.store.read("ann", _images)).value == 3
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        await bay.store.read("ann", lambda connection: connection.execute("SELECT * FROM other"))
+    await bay.store.read("ann", lambda connection: connection.execute("COMMIT").fetchall())
+    assert (await bay.store.read("ann", _images)).value == 3

@@ -1,0 +1,32 @@
+import psycopg
+import pytest
+
+from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.postgres import translate
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (psycopg.OperationalError("connection refused"), PrimaryUnavailable),
+        (psycopg.errors.AdminShutdown("terminating"), PrimaryUnavailable),
+        (psycopg.errors.TooManyConnections("sorry"), PrimaryUnavailable),
+        (psycopg.errors.DeadlockDetected("deadlock detected"), PrimaryBusy),
+        (psycopg.errors.SerializationFailure("could not serialize"), PrimaryBusy),
+        (psycopg.errors.QueryCanceled("statement timeout"), PrimaryBusy),
+        (psycopg.errors.DiskFull("no space left"), PrimaryBusy),
+        (psycopg.errors.UndefinedTable("no such table"), MigrationsPending),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
+)
+def test_what_a_driver_says_is_told_as_what_it_means(error: psycopg.Error, meaning: type[PrimaryError]) -> None:
+    assert type(translate(error)) is meaning
+
+
+def test_what_may_work_when_tried_again_says_so() -> None:
+    assert PrimaryBusy().retry
+    assert PrimaryBusy().hint
+
+
+def test_a_defect_of_ours_is_no_trouble_of_the_primary() -> None:
+    assert translate(psycopg.errors.SyntaxError("at or near")) is None
