@@ -7,6 +7,7 @@ from litestar import Litestar, Router
 from gateway.auth.middleware import Authenticate
 from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
+from gateway.events.streams import Streams
 from gateway.freshness import Freshness
 from gateway.gallery.routes import gallery_router
 from gateway.observe.metrics import Metrics
@@ -14,10 +15,11 @@ from gateway.observe.middleware import Observe
 from gateway.openapi import SECURITY, openapi_config, release
 from gateway.parts import Parts
 from gateway.problems import answer
-from gateway.routes import health, me, sync
+from gateway.routes import events, health, me, sync
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.postgres import Primary
+from replica.follower import Follower
 from replica.store import Store
 
 
@@ -25,6 +27,8 @@ def create_app(
     settings: Settings,
     primary: Primary,
     store: Store,
+    follower: Follower,
+    streams: Streams,
     catalog: Catalog,
     verifier: TokenVerifier,
     metrics: Metrics | None = None,
@@ -34,13 +38,13 @@ def create_app(
     Everything below /api asks for a token, whatever is mounted there; nothing else does.
     """
     metrics = metrics or Metrics()
-    metrics.watch(store, primary)
+    metrics.watch(store, primary, follower)
     edition = f"{release()} {store.schema.hash}"
-    freshness = Freshness(store, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
-    parts = Parts(settings, primary, store, catalog, verifier, metrics, freshness)
+    freshness = Freshness(store, follower, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
+    parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness)
     api = Router(
         "/api",
-        route_handlers=[*sync.routes(parts), *me.routes(parts), gallery_router(parts)],
+        route_handlers=[*sync.routes(parts), *events.routes(parts), *me.routes(parts), gallery_router(parts)],
         middleware=[Authenticate.by(verifier)],
         security=SECURITY,
     )

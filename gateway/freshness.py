@@ -5,7 +5,8 @@
     reading = await store.read(user, work)
     return freshness.answer(user, reading.version, reading.value)
 
-A read is served from the replica as it is, unless the client hands back a cursor that it has seen.
+A user whose replica is followed is served at once. Any other's replica is compared with the primary first; where that
+cannot be had, what there is is served, marked stale. A client that hands back a cursor never reads an older state.
 """
 
 from __future__ import annotations
@@ -51,6 +52,22 @@ class Replicas(Protocol):
         ...
 
 
+class Following(Protocol):
+    """What is asked of the follower here."""
+
+    def serves(self, user: str) -> bool:
+        """Say whether the user's replica is followed, and follow it from now on."""
+        ...
+
+    async def check(self, user: str) -> None:
+        """Compare the user's replica with the primary, and bring it there, if that can be had soon."""
+        ...
+
+    def vouches(self, user: str) -> bool:
+        """Say whether the replica is followed, or the last check went well."""
+        ...
+
+
 class Reachable(Protocol):
     """What is asked of the primary here."""
 
@@ -67,8 +84,11 @@ class Freshness:
     rows: when it changes, no answer kept by a client counts as unchanged.
     """
 
-    def __init__(self, store: Replicas, primary: Reachable, *, wait_ms: int, edition: str = "") -> None:
+    def __init__(
+        self, store: Replicas, following: Following, primary: Reachable, *, wait_ms: int, edition: str = ""
+    ) -> None:
         self._store = store
+        self._following = following
         self._primary = primary
         self._wait_s = wait_ms / 1000
 
@@ -81,7 +101,7 @@ class Freshness:
         self._tag = tag
 
     async def before(self, scope: Scope, user: str, *, there: bool = True) -> Answer | None:
-        """Wait until the replica is at the client's min version, then give the 304 if the client has it all.
+        """See that the replica is current and at the client's min version; give the 304 if the client has it all.
 
         Where it is not sure that what is asked for is ``there``, a star, which means whatever there is, says nothing.
         Raises a `Problem`: 422 `invalid_cursor`, 409 `cursor_epoch_changed`, 504 `version_not_reached`.
@@ -96,6 +116,8 @@ class Freshness:
                 if_none_match = value if not if_none_match else if_none_match + b"," + value
         if min_version is None and (asked := _parameter(scope["query_string"])) is not None:
             field, min_version = MIN_VERSION_PARAMETER, asked
+        if not self._following.serves(user):
+            await self._following.check(user)
         if min_version is not None:
             await self.reach(user, _parse(min_version, field))
         if not if_none_match:
@@ -132,7 +154,7 @@ class Freshness:
         """Give the headers that say which state was read: the version first, its ETag second."""
         text = str(version).encode()
         headers = [(b"x-replica-version", text), (b"etag", b'"%b%b"' % (text, self._tag(user))), *_CACHING]
-        if not self._primary.reachable:
+        if not (self._primary.reachable and self._following.vouches(user)):
             headers.append(_STALE)
         return headers
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.auth.tokens import TokenVerifier
+from gateway.events.streams import Streams
 from gateway.freshness import Freshness
 from gateway.observe.metrics import Metrics
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.postgres import Primary
+from replica.follower import Follower
 from replica.store import Store
 
 
@@ -26,6 +28,8 @@ class Parts:
     settings: Settings
     primary: Primary
     store: Store
+    follower: Follower
+    streams: Streams
     catalog: Catalog
     verifier: TokenVerifier
     metrics: Metrics

@@ -19,6 +19,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
+from gateway.events.streams import Streams
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
 from primary.embedded import EmbeddedPostgres
@@ -27,12 +28,15 @@ from primary.gallery.tables import catalog
 from primary.migrate import migrate
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
+from primary.postgres_tail import PostgresTail
 from replica.faults import from_environment
-from replica.results import StoreLimits
+from replica.follower import Follower
+from replica.results import FollowLimits, StoreLimits
 from replica.store import Store
 
 GRACE_S = 2  # for requests under way when the server is told to stop; Postgres and the files need the rest of 5 s
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
+UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
 
 Ready = Callable[[str, int], Awaitable[None] | None]
@@ -71,8 +75,8 @@ async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
 
     with _signals(stop):
         try:
-            async with opened(settings) as (app, listening):
-                server = _Server(_uvicorn(app), ready)
+            async with opened(settings) as (app, listening, streams):
+                server = _Server(_uvicorn(app), ready, streams)
                 await server.serve(sockets=[listening])
         except asyncio.CancelledError:
             if not ordered:
@@ -105,8 +109,8 @@ def freeze_startup() -> None:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket]]:
-    """Open all that serving needs; give the application and the socket that it is to be served on."""
+async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, Streams]]:
+    """Open all that serving needs; give the application, the socket that it is to be served on, and its streams."""
     async with AsyncExitStack() as stack:
         # First, for it is what fails most, and at once.
         listening = stack.enter_context(contextlib.closing(_bind(settings.host, settings.port)))
@@ -130,7 +134,25 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket]]
         await store.open()
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
-        yield create_app(settings, primary, store, catalog, verifier), listening
+        follower = Follower(store, PostgresTail(primary), _follow_limits(settings), lambda: not primary.reachable)
+        primary.watch(follower.wake)
+        await stack.enter_async_context(follower.running())
+        streams = Streams(
+            store.advances,
+            follower,
+            per_user_max=settings.event_streams_per_user_max,
+            node_max=settings.event_streams_max,
+        )
+        yield create_app(settings, primary, store, follower, streams, catalog, verifier), listening, streams
+
+
+def _follow_limits(settings: Settings) -> FollowLimits:
+    return FollowLimits(
+        follow_idle_s=settings.follow_idle_s,
+        follow_concurrency=max(1, settings.sync_concurrency // 2),
+        look_live_s=settings.look_live_ms / 1000,
+        look_idle_s=settings.look_idle_ms / 1000,
+    )
 
 
 def _make(data_dir: Path) -> None:
@@ -164,6 +186,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # of each connection: nothing is kept longer for who does not read
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MAX_S * 1000)
             listening.bind(address)
         except OSError:
             listening.close()
@@ -214,9 +238,10 @@ def _uvicorn(app: Any) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """Uvicorn, without its signals, which are ours, and telling when it listens."""
 
-    def __init__(self, config: uvicorn.Config, ready: Ready | None) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Ready | None, streams: Streams) -> None:
         super().__init__(config)
         self._ready = ready
+        self._streams = streams
         self._shut = False
 
     @contextmanager
@@ -243,6 +268,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._shut = True
+        self._streams.close()  # they would not end by themselves
         await super().shutdown(sockets)
         if left := [task for task in self.server_state.tasks if not task.done()]:
             await asyncio.wait(left, timeout=GRACE_S / 2)  # they were cancelled; what they use is closed next

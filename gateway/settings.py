@@ -86,6 +86,19 @@ class Settings:
     replica_open_max: Annotated[int, Whole(1, 10_000)] = 128
     sync_concurrency: Annotated[int, Whole(1, 1_000)] = 8
 
+    # Whose replicas follow the primary by themselves: users that were read lately, and those with an event stream.
+    follow_idle_s: Annotated[float, Duration(0, 86_400)] = 60  # unread for so long: the next read looks first
+    # Between two looks at who moved. A look costs Postgres some 0.1 ms; while somebody moves it is taken every 2 ms.
+    look_live_ms: Annotated[int, Whole(2, 10_000)] = 8  # at most, with an event stream open: an event is late by that
+    look_idle_ms: Annotated[int, Whole(2, 10_000)] = 100  # at most, with none: so old may be what is read
+
+    # Event streams: a few tabs of a few devices for each user; one costs the node some 30 KB.
+    event_streams_per_user_max: Annotated[int, Whole(0, 100_000)] = 100
+    event_streams_max: Annotated[int, Whole(0, 100_000)] = 5_000
+    event_heartbeat_s: Annotated[float, Duration(0.05, 3_600)] = 15  # proxies cut what is silent for 30 to 60 s
+    event_age_max_s: Annotated[float, Duration(0.05, 86_400)] = 3_600  # so that streams move to nodes that were added
+    event_stall_max_s: Annotated[float, Duration(0.05, 3_600)] = 30  # for a client that does not read what it is sent
+
     # What the primary is asked for. The pool carries writes and syncs together, so it is larger than the
     # bound on syncs; the probe's interval is how late a lost primary may be noticed.
     primary_pool_max: Annotated[int, Whole(1, 1_000)] = 10

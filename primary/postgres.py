@@ -6,7 +6,7 @@ Nothing here depends on a session (no SET, no LISTEN, no session lock), so that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,9 +18,11 @@ from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
 from primary.errors import InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.line import Connection, Line
 from primary.patience import patience
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Moved = Callable[[str, Cursor], None]
+"""Called with a user and the cursor that a write of this process has just committed."""
 
 
 class _Lent(psycopg.AsyncConnection[tuple[Any, ...]]):
@@ -46,6 +48,7 @@ A restored backup or a promoted standby has another timeline, a database loaded 
 can give out version numbers again that replicas have seen, so both must be told apart from what was before.
 """
 
+_MOVED = "tidepool.moved"  # where a connection keeps the cursors that its transaction was asked for
 _FAILED_FAST_S = 0.25  # how long to wait for a connection while Postgres is known to be away
 _RECONNECT_S = 1  # the pool's own attempts end soon, for each request makes a new one: no long pause outlives an outage
 _UNAVAILABLE = (
@@ -63,7 +66,8 @@ _NOT_NULL, _CHECK = "23502", "23514"
 class Primary:
     """The primary database.
 
-    ``url`` is a libpq URL (``postgresql://…``). ``pool_max`` bounds the connections; `ping` has one more.
+    ``url`` is a libpq URL (``postgresql://…``). ``pool_max`` bounds the connections; `ping` and each
+    `line` have one more.
     ``answer_timeout_s`` bounds a write transaction, and each wait for the next rows of a read: a connection that
     went dumb is given up then. ``prepared_statements`` is to be off behind a pooler that does not keep them.
     """
@@ -84,14 +88,16 @@ class Primary:
         self._pool_timeout_s = pool_timeout_s
         self._reachable = True
         self._waiting: set[asyncio.Timeout] = set()  # for a connection, in the belief that there will be one
-        self._ping_lock = asyncio.Lock()
-        self._ping_connection: Connection | None = None
+        self._watchers: list[Moved] = []
         self._options: dict[str, Any] = {
             "autocommit": True,
             "prepare_threshold": 5 if prepared_statements else None,
             "connect_timeout": max(2, round(connect_timeout_s)),  # libpq takes no less
         }
         self._handed: dict[asyncio.Task[Any] | None, Connection] = {}  # what SQLAlchemy is to use, by who asks
+        self._lines: list[Line] = []
+        self._ping_lock = asyncio.Lock()
+        self._ping_line = self.line()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=_Lent,
@@ -118,9 +124,19 @@ class Primary:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
-        if self._ping_connection is not None:
-            await self._ping_connection.close()
+        for line in self._lines:
+            await line.close()
         await self._pool.close()
+
+    def line(self) -> Line:
+        """Give a connection of the caller's own, made at its first use and closed with the primary."""
+        line = Line(self.url, self._options, self._translated)
+        self._lines.append(line)
+        return line
+
+    def watch(self, moved: Moved) -> None:
+        """Have ``moved`` called after each commit of `transaction` that asked for a `cursor`."""
+        self._watchers.append(moved)
 
     async def ping(self) -> None:
         """Ask Postgres for a sign of life on a connection of its own. Raises `PrimaryUnavailable`.
@@ -129,17 +145,11 @@ class Primary:
         """
         was_reachable = self._reachable
         async with self._ping_lock, self._translated():
-            try:
-                async with patience(self._connect_timeout_s):
-                    if self._ping_connection is None or self._ping_connection.closed:
-                        self._ping_connection = await psycopg.AsyncConnection.connect(self.url, **self._options)
-                    await self._ping_connection.execute("SELECT 1")
-            except BaseException:
-                if self._ping_connection is not None:
-                    await self._ping_connection.close()
-                raise
+            async with self._ping_line.connection(self._connect_timeout_s) as connection:
+                await connection.execute("SELECT 1")
             if not was_reachable:
-                await self._pool.check()
+                async with patience(self._connect_timeout_s):
+                    await self._pool.check()
             self._reachable = True
 
     @asynccontextmanager
@@ -167,13 +177,22 @@ class Primary:
             try:
                 async with self._engine.begin() as connection:
                     yield connection
+                    moved: dict[str, Cursor] = connection.info.get(_MOVED, {})
             finally:
                 self._handed.pop(asking, None)
+        for user, cursor in moved.items():
+            for told in self._watchers:
+                told(user, cursor)
 
     async def cursor(self, connection: AsyncConnection, user: str) -> Cursor:
-        """Give the user's cursor as this transaction sees it, its own writes included."""
+        """Give the user's cursor as this transaction sees it, its own writes included.
+
+        Who watches is told of it once the transaction is committed, so it is to be asked for after the last write.
+        """
         found = (await connection.execute(_CURSOR, {"user": user})).one()
-        return Cursor(found.epoch, found.version)
+        cursor = Cursor(found.epoch, found.version)
+        connection.info.setdefault(_MOVED, {})[user] = cursor
+        return cursor
 
     async def _take(self) -> Connection:
         if not self._reachable:

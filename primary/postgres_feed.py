@@ -14,8 +14,9 @@ from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from primary.errors import MigrationsPending
 from primary.feed import Batch, Change, Kind, Reason, Row
+from primary.line import Connection
 from primary.patience import patience
-from primary.postgres import EPOCH_SQL, Connection, Primary, give_up
+from primary.postgres import EPOCH_SQL, Primary, give_up
 
 BATCH_ROWS = 1_000  # enough that the cost of a batch vanishes
 CHUNK_ROWS = 500  # libpq hands over so many at once: twice as fast as 5,000, for they stay in the processor's cache

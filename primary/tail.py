@@ -1,32 +1,18 @@
-"""The tail: which users moved, found by asking for it and never by being told.
+"""The tail: which users moved since the last look. A promise, with no I/O in this file.
 
-A transaction is one's past when it is visible in a snapshot. Who moved between two looks are the heads whose writing
-transaction is visible in the later look's snapshot and was not in the earlier's. That is exact: no order of commits, no
-rollback, and no transaction that stays open for minutes makes it miss a move or tell it twice.
-(NOTIFY in the trigger would tell sooner, but holds one lock for the whole cluster through each commit: it cost more
-than half of the commits a second at 8 writers.)
+    moves = await tail.poll()
+    moves.users     who moved, each with the cursor that it is at
+    moves.reset     whether anybody may have moved before this look, without being told of
+
+Who is told to have moved by one look is not told again by the next, and nobody is missed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Protocol
 
-from primary.capture import SCHEMA
 from primary.cursor import Cursor
-from primary.postgres import EPOCH_SQL, Primary
-
-# The first two conditions are what the index on xid serves; all of it is one statement, so one snapshot. (A head that
-# came in a dump has a transaction id of another server's, which may be in the future here: it has not moved.)
-_MOVED = f"""
-WITH now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot, {EPOCH_SQL} AS epoch)
-SELECT now.snapshot::text, now.epoch, h.user_id, h.version
-FROM now LEFT JOIN {SCHEMA}.head AS h
-  ON h.xid >= pg_snapshot_xmin(%(previous)s::pg_snapshot)
-  AND h.xid < pg_snapshot_xmax(now.snapshot)
-  AND NOT pg_visible_in_snapshot(h.xid, %(previous)s::pg_snapshot)"""
-
-_START = f"SELECT pg_current_snapshot()::text, {EPOCH_SQL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +27,13 @@ class Moves:
     reset: bool = False
 
 
-class Tail:
+class Tail(Protocol):
     """Follows the heads of one primary. Not to be shared by tasks; each has its own."""
-
-    def __init__(self, primary: Primary) -> None:
-        self._primary = primary
-        self._snapshot: str | None = None
-        self._epoch: str | None = None
 
     async def poll(self) -> Moves:
         """Look once. Raises `PrimaryUnavailable`; the next look then also covers what this one would have found."""
-        async with self._primary.connection() as connection:
-            if self._snapshot is None:
-                found = await connection.execute(_START)
-                self._snapshot, self._epoch = cast("tuple[str, str]", await found.fetchone())
-                return Moves({}, reset=True)
-            found = await connection.execute(_MOVED, {"previous": self._snapshot})
-            rows: list[tuple[Any, ...]] = await found.fetchall()
-        snapshot, epoch = rows[0][0], rows[0][1]
-        reset = epoch != self._epoch
-        self._snapshot, self._epoch = snapshot, epoch
-        return Moves({user: Cursor(epoch, version) for *_, user, version in rows if user is not None}, reset)
+        ...
+
+    def forget(self) -> None:
+        """Forget where the last look was: the next one is a first look again, which costs the same however late."""
+        ...

@@ -24,6 +24,19 @@ class StoreLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowLimits:
+    """The bounds within which users are followed."""
+
+    follow_idle_s: float = 60  # a user that was not read for so long is let go; the next read looks first
+    follow_concurrency: int = 4  # syncs of those who moved at once: half of all, so that readers find room
+    look_min_s: float = 0.002  # between two looks while somebody moves
+    look_live_s: float = 0.008  # at most, while an event stream is open: an event is late by half of it, on average
+    look_idle_s: float = 0.1  # at most, while users are only read: how old what they read may be
+    silence_max_s: float = 1.0  # without a look for so long, nobody counts as followed
+    check_wait_s: float = 1.0  # how long a read waits to be compared with the primary before it says that it was not
+
+
+@dataclass(frozen=True, slots=True)
 class SyncResult:
     """What a sync did: where the replica stands now, the number of rows it wrote, and whether it was built anew."""
 

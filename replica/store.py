@@ -23,6 +23,7 @@ from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed, Kind, Pull, Reason
 from replica import seal, trouble
+from replica.advances import Advances
 from replica.build import build
 from replica.datadir import Ownership
 from replica.errors import Doubt, ReplicaUnavailable
@@ -69,6 +70,7 @@ class Store:
         passing: Passing = undisturbed,
     ) -> None:
         self.schema = Schema(catalog)
+        self.advances = Advances()
         self._directory = DataDirectory(data_dir)
         self._ownership = Ownership(self._directory.lock)
         self._feed = feed
@@ -226,11 +228,13 @@ class Store:
         if pull.kind is Kind.CHANGES:
             assert slot.replica is not None
             try:
-                return SyncResult(pull.cursor, await slot.replica.sync(pull), False)
+                rows = await slot.replica.sync(pull)
             except sqlite3.Error as error:
                 raise trouble.of_applying(error) from error
-        rows = await self._build(slot, pull)
-        return SyncResult(pull.cursor, rows, True)
+        else:
+            rows = await self._build(slot, pull)
+        self.advances.tell(slot.user, pull.cursor)
+        return SyncResult(pull.cursor, rows, pull.kind is Kind.SNAPSHOT)
 
     async def _build(self, slot: _Slot, pull: Pull) -> int:
         """Build into a file of its own, and put that in the place of what was there."""

@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from primary.postgres import Primary
+from replica.follower import Follower
 from replica.store import Store
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -49,9 +50,9 @@ class Metrics:
         seen[0]()
         seen[1](seconds)
 
-    def watch(self, store: Store, primary: Primary) -> None:
-        """Show what the store has done and holds, and whether the primary is there."""
-        self.registry.register(_State(store, primary))
+    def watch(self, store: Store, primary: Primary, follower: Follower) -> None:
+        """Show what the store has done and holds, who is followed, and whether the primary is there."""
+        self.registry.register(_State(store, primary, follower))
 
     def text(self) -> bytes:
         """Write all of it in Prometheus' text format."""
@@ -61,9 +62,10 @@ class Metrics:
 class _State(Collector):
     """What others count already, read when it is asked for."""
 
-    def __init__(self, store: Store, primary: Primary) -> None:
+    def __init__(self, store: Store, primary: Primary, follower: Follower) -> None:
         self._store = store
         self._primary = primary
+        self._follower = follower
 
     def collect(self) -> Iterator[Metric]:
         counts = self._store.counts()
@@ -71,5 +73,11 @@ class _State(Collector):
         yield CounterMetricFamily("tidepool_rebuilds", "Replicas built, the first time included.", counts.rebuilds)
         yield CounterMetricFamily("tidepool_doubts", "Replicas found unfit and set aside.", counts.doubts)
         yield GaugeMetricFamily("tidepool_open_replicas", "Replicas that are open.", counts.open_replicas)
+        following = self._follower.counts()
+        yield GaugeMetricFamily("tidepool_followed_users", "Users whose replicas are kept current.", following.followed)
+        yield GaugeMetricFamily("tidepool_event_streams", "Event streams that are open.", following.streams)
+        yield CounterMetricFamily("tidepool_tail_looks", "Looks at who moved in the primary.", following.looks)
+        silent = "Seconds since the tail was heard of last; 0 while nobody is followed."
+        yield GaugeMetricFamily("tidepool_tail_silent_seconds", silent, following.silent_s)
         reachable = float(self._primary.reachable)
         yield GaugeMetricFamily("tidepool_primary_reachable", "1 when the primary was there last time.", reachable)

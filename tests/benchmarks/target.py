@@ -11,7 +11,6 @@ written to stdout when the server listens.
 from __future__ import annotations
 
 import os
-from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -25,11 +24,13 @@ from gateway.answers import Answer
 from gateway.app import create_app
 from gateway.auth import Authenticate, TokenVerifier
 from gateway.bodies import StrictRequest
+from gateway.events.streams import Streams
 from gateway.observe.logs import configure_logs
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.gallery.tables import image, image_activity
 from primary.postgres import Primary
+from replica.follower import Follower
 from replica.store import Store
 
 POOL = 16  # as many as ask at once: nobody waits for a connection
@@ -83,10 +84,16 @@ def newest_on_primary(database_url: str) -> HTTPRouteHandler:
 
 
 def create_bench_app(
-    settings: Settings, primary: Primary, store: Store, catalog: Catalog, verifier: TokenVerifier, **rest: Any
+    settings: Settings,
+    primary: Primary,
+    store: Store,
+    follower: Follower,
+    streams: Streams,
+    catalog: Catalog,
+    verifier: TokenVerifier,
 ) -> Litestar:
     """Give the product's application with the routes above."""
-    app = create_app(settings, primary, store, catalog, verifier, **rest)
+    app = create_app(settings, primary, store, follower, streams, catalog, verifier)
     assert settings.database_url is not None
     app.register(noop)
     app.register(plain)

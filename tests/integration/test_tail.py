@@ -13,6 +13,7 @@ from primary.cursor import Cursor
 from primary.embedded import EmbeddedPostgres
 from primary.errors import PrimaryUnavailable
 from primary.postgres import Primary
+from primary.postgres_tail import PostgresTail
 from primary.tail import Tail
 from tests.support import shapes
 from tests.support.databases import Databases
@@ -64,7 +65,7 @@ class Listener:
 async def test_the_first_look_knows_nothing_and_says_so(primary: Primary) -> None:
     async with await connect(primary) as session:
         await write(session, "ann")
-        tail = Tail(primary)
+        tail = PostgresTail(primary)
         first = await tail.poll()
         assert (first.users, first.reset) == ({}, True)
         second = await tail.poll()
@@ -78,7 +79,7 @@ async def test_the_first_look_knows_nothing_and_says_so(primary: Primary) -> Non
 
 
 async def test_two_tails_are_told_each_for_itself(primary: Primary) -> None:
-    tails = [Tail(primary), Tail(primary)]
+    tails = [PostgresTail(primary), PostgresTail(primary)]
     for tail in tails:
         await tail.poll()
     async with await connect(primary) as session:
@@ -88,7 +89,7 @@ async def test_two_tails_are_told_each_for_itself(primary: Primary) -> None:
 
 
 async def test_a_transaction_that_commits_late_is_told_when_it_does(primary: Primary) -> None:
-    tail = Tail(primary)
+    tail = PostgresTail(primary)
     await tail.poll()
     async with await connect(primary) as slow, await connect(primary) as quick:
         await slow.execute("BEGIN")
@@ -102,7 +103,7 @@ async def test_a_transaction_that_commits_late_is_told_when_it_does(primary: Pri
 
 
 async def test_what_is_rolled_back_is_not_told_nor_a_subtransaction_apart(primary: Primary) -> None:
-    tail = Tail(primary)
+    tail = PostgresTail(primary)
     await tail.poll()
     async with await connect(primary) as session:
         async with session.transaction(force_rollback=True):
@@ -127,7 +128,7 @@ async def test_no_move_is_missed_and_none_is_told_twice_whatever_the_order_of_co
     Each transaction writes for a user of its own, who is to be told once if it commits and never if not, and for
     one of a few whom all write for.
     """
-    tail = Tail(primary)
+    tail = PostgresTail(primary)
     await tail.poll()
     listener = Listener(tail)
     committed: set[str] = set()
@@ -182,7 +183,7 @@ async def test_a_restart_of_postgres_in_between_loses_and_repeats_nothing(own_po
     await primary.open()
     try:
         await shapes.install(primary, shapes.metadata)
-        tail = Tail(primary)
+        tail = PostgresTail(primary)
         await tail.poll()
         session = await connect(primary)
         await write(session, "before")
@@ -212,7 +213,7 @@ async def test_a_restart_of_postgres_in_between_loses_and_repeats_nothing(own_po
 
 
 async def test_another_primary_at_the_same_address_is_a_reset(primary: Primary) -> None:
-    tail = Tail(primary)
+    tail = PostgresTail(primary)
     await tail.poll()
     async with await connect(primary) as session:
         await write(session, "ann")
@@ -229,7 +230,7 @@ async def test_another_primary_at_the_same_address_is_a_reset(primary: Primary) 
 
 async def test_heads_that_came_in_a_dump_are_not_told_until_they_move(primary: Primary) -> None:
     """They bear the transaction ids of another server, of which some are still to come in this one."""
-    tail = Tail(primary)
+    tail = PostgresTail(primary)
     async with await connect(primary) as session:
         for user in ("ann", "bob", "cat"):
             await write(session, user)
@@ -251,14 +252,13 @@ async def test_a_look_reads_the_heads_that_moved_and_not_all(primary: Primary) -
             "INSERT INTO shelf (user_id, id) SELECT 'user ' || i, 1 FROM generate_series(1, 5000) AS i"
         )
         await session.execute("ANALYZE tidepool.head")
-    one = Primary(primary.url, pool_max=1)
-    await one.open()
+    one = Primary(primary.url)
     try:
-        tail = Tail(one)
+        tail = PostgresTail(one)
         await tail.poll()
 
         async def heads_read() -> int:
-            async with one.connection() as connection:
+            async with tail._line.connection(5) as connection:  # what a session has read, only it is told
                 found = await connection.execute(
                     "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint "
                     "FROM pg_stat_xact_all_tables WHERE relid = 'tidepool.head'::regclass"
@@ -278,7 +278,7 @@ async def test_a_look_reads_the_heads_that_moved_and_not_all(primary: Primary) -
 
 
 async def test_a_cursor_of_the_tail_is_the_feeds(primary: Primary) -> None:
-    tail = Tail(primary)
+    tail = PostgresTail(primary)
     await tail.poll()
     async with primary.transaction() as conn:
         await conn.exec_driver_sql("INSERT INTO shelf (user_id, id) VALUES ('ann', 1), ('ann', 2)")

@@ -38,6 +38,24 @@ class Replicas:
         return SyncResult(self.at, 0, False)
 
 
+class Following:
+    """A follower that follows, or one that does not and can check or not."""
+
+    def __init__(self, *, follows: bool = True, finds: bool = True) -> None:
+        self.follows = follows
+        self.finds = finds
+        self.checks = 0
+
+    def serves(self, user: str) -> bool:
+        return self.follows
+
+    async def check(self, user: str) -> None:
+        self.checks += 1
+
+    def vouches(self, user: str) -> bool:
+        return self.follows or self.finds
+
+
 class Primary:
     reachable = True
 
@@ -48,7 +66,7 @@ def scope(query: str = "", **headers: str) -> Any:
 
 
 def freshness(replicas: Replicas, wait_ms: int = 200, edition: str = "") -> Freshness:
-    return Freshness(replicas, Primary(), wait_ms=wait_ms, edition=edition)
+    return Freshness(replicas, Following(), Primary(), wait_ms=wait_ms, edition=edition)
 
 
 async def problem(replicas: Replicas, asked: Any, wait_ms: int = 200) -> Problem:
@@ -183,7 +201,7 @@ async def test_a_min_version_is_reached_before_an_etag_is_compared():
 
 def test_a_read_says_its_version_and_whether_it_may_be_stale():
     primary = Primary()
-    subject = Freshness(Replicas(), primary, wait_ms=0)
+    subject = Freshness(Replicas(), Following(), primary, wait_ms=0)
     headers = dict(subject.headers("ada", Cursor(EPOCH, 5)))
     assert headers[b"x-replica-version"].decode() == f"{EPOCH}.5"
     assert headers[b"cache-control"] == b"private, no-cache"

@@ -1,0 +1,285 @@
+"""Following: the replicas of the users that this node serves keep themselves current.
+
+A user is followed from the first read or event stream on, until neither was there for a while. The tail tells which
+users moved; those of them that are followed are synced at once, under a bound, the hottest first. So a thousand
+followed users cost the primary one poll, and not one query each.
+
+Nothing is missed between joining and following: a user is put on the list *before* its replica is synced, and the
+tail's last look was earlier still. What that sync did not see yet was not visible to that look either, so the next
+look tells of it. When the tail knows nothing of what was before (its first look, another primary), a new *era* begins,
+and each replica has to be synced once more before it counts as followed. While the tail is silent, nobody is followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from primary.cursor import Cursor
+from primary.errors import PrimaryError, PrimaryUnavailable
+from primary.tail import Moves, Tail
+from replica.backoff import Backoff
+from replica.errors import ReplicaUnavailable
+from replica.followed import Followed
+from replica.results import FollowLimits, SyncResult
+
+_GROWTH = 1.5  # of the pause between two looks at a primary where nothing moves
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 5.0  # between attempts at a replica that cannot be synced, the primary being there
+
+_log = structlog.get_logger("replica.follower")
+
+
+class Replicas(Protocol):
+    """What is asked of the store here."""
+
+    async def cursor(self, user: str) -> Cursor:
+        """Give the cursor of the user's replica, building it first if there is none."""
+        ...
+
+    async def sync(self, user: str, *, at_least: Cursor | None = None) -> SyncResult:
+        """Sync the user's replica."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerCounts:
+    """How many users are followed, streams are open, and looks were had; for how many seconds the tail is silent."""
+
+    followed: int
+    streams: int
+    looks: int
+    silent_s: float
+
+
+class Follower:
+    """Keeps the replicas of the users of one node current. To be used from one event loop.
+
+    ``away`` says whether the primary is known to be out of reach: then nobody waits for it.
+    """
+
+    def __init__(self, store: Replicas, tail: Tail, limits: FollowLimits, away: Callable[[], bool]) -> None:
+        self._store = store
+        self._tail = tail
+        self._limits = limits
+        self._away = away
+        self._time = asyncio.get_running_loop().time
+        self._followed: dict[str, Followed] = {}
+        self._wanted = asyncio.Event()
+        self._streams = 0
+        self._looks = 0
+        self._era = 0
+        self._begun = False  # whether the tail has looked in this era
+        self._heard_at = float("-inf")
+        self._due: list[tuple[tuple[bool, float], int, Followed]] = []
+        self._order = itertools.count()
+        self._syncing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow for as long as the block runs."""
+        loop = asyncio.create_task(self._run(), name="follower")
+        try:
+            yield
+        finally:
+            self._due.clear()
+            self._followed.clear()
+            for task in (tasks := [loop, *self._syncing]):
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def counts(self) -> FollowerCounts:
+        """Give the follower's counters."""
+        silent_s = self._time() - self._heard_at if self._begun else 0.0
+        return FollowerCounts(len(self._followed), self._streams, self._looks, silent_s)
+
+    # ------------------------------------------------------------- what readers ask
+
+    def serves(self, user: str) -> bool:
+        """Say whether the user's replica can be read as it is; note that it is read, and follow it from now on.
+
+        If not, `check` it first.
+        """
+        now = self._time()
+        followed = self._follow(user, now)
+        return followed.serves(self._era, now) and now - self._heard_at <= self._limits.silence_max_s
+
+    def vouches(self, user: str) -> bool:
+        """Say whether the user's replica is followed, or was as the primary has it when it was checked last."""
+        followed = self._followed.get(user)
+        return followed is not None and followed.checked
+
+    async def check(self, user: str) -> None:
+        """Bring the user's replica to where the primary is, if that can be had within ``check_wait_s``.
+
+        Otherwise it stays as it is, and `vouches` says so. Raises what `Store.cursor` does where there is none yet.
+        """
+        followed = self._follow(user, self._time())
+        if self._away():
+            followed.checked = False
+            return
+        await self._store.cursor(user)  # a first copy takes the time that it takes
+        era, target = self._joinable(), followed.target
+        try:
+            async with asyncio.timeout(self._limits.check_wait_s):
+                result = await self._store.sync(user)
+        except (TimeoutError, PrimaryUnavailable):
+            followed.checked = False
+        else:
+            followed.reach(result.version, target, era)
+
+    # ------------------------------------------------------------- who is followed
+
+    def wake(self, user: str, cursor: Cursor) -> None:
+        """Bring a followed user to ``cursor`` now, without waiting for the tail to tell of it."""
+        followed = self._followed.get(user)
+        if followed is not None and followed.hear(cursor, self._time()):
+            self._schedule(followed)
+
+    @contextmanager
+    def stream(self, user: str) -> Iterator[None]:
+        """Follow a user for as long as the block runs, because someone listens."""
+        followed = self._follow(user, self._time())
+        followed.streams += 1
+        self._streams += 1
+        try:
+            yield
+        finally:
+            followed.streams -= 1
+            self._streams -= 1
+
+    def _follow(self, user: str, now: float) -> Followed:
+        followed = self._followed.get(user)
+        if followed is None:
+            followed = self._followed[user] = Followed(user, now)
+            self._wanted.set()
+        followed.read_at = now
+        return followed
+
+    def _let_go(self) -> None:
+        """Let go of those who were not read for long."""
+        oldest = self._time() - self._limits.follow_idle_s
+        for followed in [*self._followed.values()]:
+            if followed.read_at < oldest and not followed.streams and not followed.waiting:
+                del self._followed[followed.user]
+
+    # ------------------------------------------------------------- listening to the tail
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        pause_s = self._limits.look_min_s
+        tidied_at = self._time()
+        while True:
+            if self._time() - tidied_at > 1:
+                self._let_go()
+                tidied_at = self._time()
+            if not self._followed:
+                await self._rest()
+            began = self._time()
+            try:
+                moves = await self._tail.poll()
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+                if self._heard_at > float("-inf"):
+                    _log.warning("tail_lost", error=str(error), exc_info=not isinstance(error, PrimaryError))
+                self._heard_at = float("-inf")
+                pause_s = backoff.next_s()
+            else:
+                backoff.reset()
+                moved = self._take_in(moves, began)
+                pause_s = self._limits.look_min_s if moved else self._longer(pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def _rest(self) -> None:
+        """Wait until someone is followed, without asking the primary for anything."""
+        self._tail.forget()
+        self._begun = False
+        self._wanted.clear()
+        await self._wanted.wait()
+
+    def _take_in(self, moves: Moves, began: float) -> bool:
+        """Take in what a look told that began then; say whether anybody who is followed has moved."""
+        self._looks += 1
+        gap = began - self._heard_at > self._limits.silence_max_s
+        if moves.reset:
+            self._era += 1
+        if gap and self._begun:
+            _log.info("tail_back", users=len(self._followed))
+        self._begun = True
+        self._heard_at = began
+        moved = False
+        for user, cursor in moves.users.items():
+            followed = self._followed.get(user)
+            if followed is not None and followed.hear(cursor, began):
+                moved = True
+                if gap:
+                    followed.joined = None  # how long it is behind is not known
+                self._schedule(followed)
+        if gap or moves.reset:
+            for followed in [*self._followed.values()]:
+                if followed.joined != self._era or followed.target is not None:
+                    self._schedule(followed)
+        return moved
+
+    def _longer(self, pause_s: float) -> float:
+        most_s = self._limits.look_live_s if self._streams else self._limits.look_idle_s
+        return min(max(pause_s, self._limits.look_min_s) * _GROWTH, most_s)
+
+    def _joinable(self) -> int | None:
+        """Give the era that a replica joins whose sync begins now; None while the tail has not looked yet."""
+        return self._era if self._begun else None
+
+    # ------------------------------------------------------------- syncing those who moved
+
+    def _schedule(self, followed: Followed) -> None:
+        if not followed.waiting:
+            followed.waiting = True
+            heapq.heappush(self._due, (followed.heat(), next(self._order), followed))
+            self._sync_next()
+
+    def _sync_next(self) -> None:
+        while self._due and len(self._syncing) < self._limits.follow_concurrency:
+            *_, followed = heapq.heappop(self._due)
+            task = asyncio.create_task(self._bring(followed))
+            self._syncing.add(task)
+            task.add_done_callback(self._brought)
+
+    def _brought(self, task: asyncio.Task[None]) -> None:
+        self._syncing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("follow_failed", exc_info=error)
+        self._sync_next()
+
+    async def _bring(self, followed: Followed) -> None:
+        """Sync a user that moved, or that is to join."""
+        target, era = followed.target, self._joinable()
+        known = target if followed.joined == era else None  # who joins has to look at the primary itself
+        try:
+            result = await self._store.sync(followed.user, at_least=known)
+        except (PrimaryUnavailable, ReplicaUnavailable) as error:
+            followed.checked = False
+            self._try_again(followed, error)
+            return
+        finally:
+            followed.waiting = False
+        followed.reach(result.version, target, era)
+        if followed.target is not None or (followed.streams and followed.joined != self._era):
+            self._schedule(followed)
+
+    def _try_again(self, followed: Followed, error: Exception) -> None:
+        """Try later, unless the tail is silent too: when it is heard again, all that are behind are synced."""
+        if isinstance(error, ReplicaUnavailable):
+            _log.warning("follow_failed", error=str(error))
+        if self._time() - self._heard_at <= self._limits.silence_max_s:
+            pause = Backoff(min(_RETRY_FIRST_S * 2**followed.failures, _RETRY_MAX_S))
+            followed.failures = min(followed.failures + 1, 8)
+            asyncio.get_running_loop().call_later(pause.next_s(), self._schedule_if_followed, followed)
+
+    def _schedule_if_followed(self, followed: Followed) -> None:
+        if self._followed.get(followed.user) is followed:
+            self._schedule(followed)
