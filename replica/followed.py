@@ -23,6 +23,7 @@ class Followed:
     streams: int = 0
     joined: int | None = None
     checked: bool = False
+    unasked_until: float = 0.0  # the primary was too slow: reads do not wait for it again so soon
     at: Cursor | None = None
     target: Cursor | None = None
     behind_since: float = 0.0

@@ -31,6 +31,7 @@ from replica.followed import Followed
 from replica.results import FollowLimits, SyncResult
 
 _GROWTH = 1.5  # of the pause between two looks at a primary where nothing moves
+_UNASKED_S = 1.0  # after a check that took too long, reads of the same user do not wait for another
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 5.0  # between attempts at a replica that cannot be synced, the primary being there
 
 _log = structlog.get_logger("replica.follower")
@@ -121,7 +122,7 @@ class Follower:
         Otherwise it stays as it is, and `vouches` says so. Raises what `Store.cursor` does where there is none yet.
         """
         followed = self._follow(user, self._time())
-        if self._away():
+        if self._away() or self._time() < followed.unasked_until:
             followed.checked = False
             return
         await self._store.cursor(user)  # a first copy takes the time that it takes
@@ -129,7 +130,10 @@ class Follower:
         try:
             async with asyncio.timeout(self._limits.check_wait_s):
                 result = await self._store.sync(user)
-        except (TimeoutError, PrimaryUnavailable):
+        except TimeoutError:
+            followed.checked = False
+            followed.unasked_until = self._time() + _UNASKED_S
+        except PrimaryUnavailable:
             followed.checked = False
         else:
             followed.reach(result.version, target, era)

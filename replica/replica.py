@@ -102,8 +102,10 @@ class Replica(Source):
     async def close(self) -> None:
         """Close both connections, the writing one last: it takes the log into the file."""
         await self._lane.close(self)
+        untouched = seal.look(self.location) == self._seen
+        if self._writer is None and untouched and self._seen[1]:
+            self._writer = await self._open_writer()  # for a log that a process has left which was killed
         if self._writer is not None:
-            untouched = seal.look(self.location) == self._seen
             self._writing += 1
             await self._writer.close()
             self._writer = None
@@ -147,11 +149,14 @@ class Replica(Source):
         self._writing += 1
         if self._writer is None:
             try:
-                self._writer = await Writer.open(self.location.uri("rw"), *_WRITE_PRAGMAS)
+                self._writer = await self._open_writer()
             except BaseException:
                 await self._end_writing()
                 raise
         return self._writer
+
+    async def _open_writer(self) -> Writer:
+        return await Writer.open(self.location.uri("rw"), *_WRITE_PRAGMAS)
 
     async def _end_writing(self) -> None:
         try:

@@ -33,7 +33,7 @@ class FollowLimits:
     look_live_s: float = 0.008  # at most, while an event stream is open: an event is late by half of it, on average
     look_idle_s: float = 0.1  # at most, while users are only read: how old what they read may be
     silence_max_s: float = 1.0  # without a look for so long, nobody counts as followed
-    check_wait_s: float = 1.0  # how long a read waits to be compared with the primary before it says that it was not
+    check_wait_s: float = 0.5  # a check takes 1 ms; a read that waited so long for it says that it may be stale
 
 
 @dataclass(frozen=True, slots=True)
