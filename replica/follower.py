@@ -23,7 +23,7 @@ from typing import Protocol
 import structlog
 
 from primary.cursor import Cursor
-from primary.errors import PrimaryError, PrimaryUnavailable
+from primary.errors import PrimaryError
 from primary.tail import Moves, Tail
 from replica.backoff import Backoff
 from replica.errors import ReplicaUnavailable
@@ -133,7 +133,7 @@ class Follower:
         except TimeoutError:
             followed.checked = False
             followed.unasked_until = self._time() + _UNASKED_S
-        except PrimaryUnavailable:
+        except (PrimaryError, ReplicaUnavailable):  # such as a full disk: what there is can be read all the same
             followed.checked = False
         else:
             followed.reach(result.version, target, era)
@@ -265,7 +265,7 @@ class Follower:
         known = target if followed.joined == era else None  # who joins has to look at the primary itself
         try:
             result = await self._store.sync(followed.user, at_least=known)
-        except (PrimaryUnavailable, ReplicaUnavailable) as error:
+        except (PrimaryError, ReplicaUnavailable) as error:
             followed.checked = False
             self._try_again(followed, error)
             return
