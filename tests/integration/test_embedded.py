@@ -19,7 +19,8 @@ import pytest
 from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError, psql_path
 from primary.embedded.account import Account, account_for
 from primary.embedded.postmaster import Postmaster
-from tests.support.databases import FAST, temporary_folder
+from tests.support.databases import FAST
+from tests.support.folders import temporary_folder
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
 

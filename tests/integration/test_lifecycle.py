@@ -18,7 +18,7 @@ import pytest
 
 from primary.embedded import EmbeddedPostgres
 from tests.conftest import Serving
-from tests.support.databases import temporary_folder
+from tests.support.folders import temporary_folder
 from tests.support.http import IMAGE, assert_problem, execute, prompts, save
 from tests.support.server import SECRET, ServerProcess
 
