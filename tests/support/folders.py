@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,14 @@ def temporary_folder(*, on_disk: bool = False) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def copied(original: Path) -> Iterator[Path]:
+    """A temporary folder with all that is in another, owners and modes included."""
+    with temporary_folder() as folder:
+        subprocess.run(["cp", "-a", f"{original}/.", str(folder)], check=True)
+        yield folder
 
 
 def temporary_folders() -> list[Path]:
