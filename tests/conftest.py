@@ -11,7 +11,8 @@ proxy             a TCP proxy before the test's database, to cut, stall and deaf
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ from tests.support.folders import copied, temporary_folder
 from tests.support.proxy import PostgresProxy, proxied
 from tests.support.server import RunningServer, ServerProcess, running
 from tests.support.server import token as make_token
+from tests.support.turns import turn
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Have each test of one process of several take its turn; its time begins then."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with turn(alone=any(map(item.get_closest_marker, ("alone", "browser")))):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

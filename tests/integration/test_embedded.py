@@ -69,6 +69,7 @@ async def test_a_new_data_directory_becomes_a_running_server_with_our_database(t
     assert not server.running()
 
 
+@pytest.mark.alone
 async def test_what_was_written_is_there_after_a_stop_and_a_start_both_fast(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     rows(await server.start(), "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
@@ -83,6 +84,7 @@ async def test_what_was_written_is_there_after_a_stop_and_a_start_both_fast(data
     assert started - stopped < 1.5
 
 
+@pytest.mark.alone
 async def test_the_loop_is_free_while_the_server_starts_and_stops(data_dir: Path) -> None:
     longest_s = 0.0
 
