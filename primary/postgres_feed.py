@@ -111,7 +111,7 @@ class PostgresPull:
                 await self._hold()
         try:
             yield
-            if self._holds:
+            if self._holds and not self._connection.closed:
                 async with patience(self._answer_timeout_s):
                     await self._connection.execute("ROLLBACK")
         except BaseException:
@@ -179,17 +179,29 @@ class PostgresPull:
 
     async def _stream(self, sql: str) -> AsyncGenerator[list[tuple[Any, ...]]]:
         async with self._connection.cursor(binary=True) as cursor, patience(self._answer_timeout_s) as waiting:
+            received = cast(
+                "AsyncGenerator[tuple[Any, ...]]", cursor.stream(sql, self._asked, binary=True, size=CHUNK_ROWS)
+            )
             rows: list[tuple[Any, ...]] = []
-            async for row in cursor.stream(sql, self._asked, binary=True, size=CHUNK_ROWS):
-                rows.append(row)
-                if len(rows) == BATCH_ROWS:
-                    waiting.end()  # the time that the caller takes is not Postgres's
+            try:
+                async for row in received:
+                    rows.append(row)
+                    if len(rows) == BATCH_ROWS:
+                        waiting.end()  # the time that the caller takes is not Postgres's
+                        yield rows
+                        rows = []
+                        waiting.begin()
+                waiting.end()
+                if rows:
                     yield rows
-                    rows = []
-                    waiting.begin()
-            waiting.end()
-            if rows:
-                yield rows
+            except BaseException:
+                # At once, so that closing what is received does not wait for all that is still on its way.
+                give_up(self._connection)
+                raise
+            finally:
+                # Never left to the loop, which would do it later: it then reads from a connection that has been freed,
+                # and takes rows away from whichever got its memory. That pull would end too soon, and not know.
+                await received.aclose()
 
 
 def _values(table: SyncedTable, alias: str) -> list[str]:

@@ -75,6 +75,7 @@ async def dev(data_dir: Path) -> AsyncIterator[Dev]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for curl, which is not here")
+@pytest.mark.alone
 async def test_from_nothing_to_three_lines_that_work_and_again_with_all_the_data(dev: Dev, data_dir: Path) -> None:
     await dev.start()
     save, sync, list_ = dev.curls
@@ -114,6 +115,7 @@ async def test_a_second_one_on_the_same_data_is_refused_and_leaves_the_first_alo
     assert await asyncio.to_thread(dev.paste, dev.curls[2])
 
 
+@pytest.mark.alone
 async def test_ctrl_c_while_everything_is_still_starting_leaves_nothing_behind(dev: Dev, data_dir: Path) -> None:
     dev.process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "dev"),

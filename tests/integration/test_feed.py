@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -182,6 +182,27 @@ async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primar
                         break
                     await asyncio.sleep(0.01)
         assert sum([len(batch.rows) async for batch in batches]) == 50_000 - BATCH_ROWS
+
+
+async def test_a_pull_that_is_broken_off_leaves_nothing_that_reads_on(
+    primary: Primary, feed: PostgresFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads on from a freed connection takes rows from the pull that has its memory then (I1)."""
+    streams: list[Any] = []
+
+    def stream(cursor: psycopg.AsyncCursor[Any], *given: Any, **options: Any) -> Any:
+        streams.append(unwatched(cursor, *given, **options))
+        return streams[-1]
+
+    unwatched = psycopg.AsyncCursor.stream
+    monkeypatch.setattr(psycopg.AsyncCursor, "stream", stream)
+    await shelves(primary, "ann", 3 * BATCH_ROWS)
+    with suppress(KeyError):
+        async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
+            await anext(batches)
+            raise KeyError
+    assert streams
+    assert not [left for left in streams if left.ag_frame is not None], "closed with the pull, not when the loop likes"
 
 
 async def test_changes_say_what_became_of_each_row(primary: Primary, feed: PostgresFeed) -> None:

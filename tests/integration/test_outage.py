@@ -180,6 +180,7 @@ async def test_a_server_that_is_started_without_its_primary_serves_what_it_has(
         assert await save(alice)
 
 
+@pytest.mark.alone
 async def test_many_at_once_are_all_answered_quickly_in_an_outage(
     watchful: RunningServer, own_postgres: EmbeddedPostgres
 ) -> None:
