@@ -18,11 +18,12 @@ import asyncio
 import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Message, Receive, Scope, Send
 
+from gateway.protocol import ABORT
 from primary.cursor import Cursor
 from primary.errors import PrimaryUnavailable
 from replica.advances import Watch
@@ -87,7 +88,7 @@ class EventStream(ASGIResponse):
         self._with_changes = with_changes
         self._send: Send
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client leaves, the time is up or the server stops."""
         self._send = send
         with self._opened:
@@ -100,7 +101,7 @@ class EventStream(ASGIResponse):
                 if not leaving.done():
                     await self._give({"type": "http.response.body", "body": b"", "more_body": False})
             except Stalled:
-                pass  # the server closes the connection, for the answer has no end
+                cast("dict[str, Any]", scope)[ABORT]()
             finally:
                 leaving.cancel()
 
