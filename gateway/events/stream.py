@@ -102,6 +102,7 @@ class EventStream(ASGIResponse):
                     await self._give({"type": "http.response.body", "body": b"", "more_body": False})
             except Stalled:
                 cast("dict[str, Any]", scope)[ABORT]()
+                await asyncio.wait([leaving], timeout=1)
             finally:
                 leaving.cancel()
 
