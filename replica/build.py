@@ -61,14 +61,14 @@ def _insert(table: SyncedTable, rows: Sequence[Row], connection: sqlite3.Connect
 def _complete(
     connection: sqlite3.Connection, schema: Schema, state: State, counts: dict[str, int], passing: Passing
 ) -> None:
-    _execute_all(connection, schema.indexes)
+    _execute_all(connection, schema.keys)
     passing("build.indexed")
     for table, expected in counts.items():
         found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
         if found != expected:
             raise ReplicaError(f"{table}: {expected} rows were written and {found} are there")
-    if sum(counts.values()) <= FINISH_ROWS_MAX:
-        _execute_all(connection, schema.unfinished(connection))
+    at_once = sum(counts.values()) <= FINISH_ROWS_MAX
+    _execute_all(connection, schema.unfinished(connection) if at_once else schema.first)
     state.write(connection)
     connection.execute("COMMIT")
     passing("build.finished")
