@@ -27,6 +27,8 @@ def insert_sql(table: SyncedTable) -> str:
 
 def fill(connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Insert rows into ``table`` (SQL), their values in the order of ``columns`` (names). Columns default to NULL."""
+    if not rows:
+        return
     values = list(zip(*rows, strict=True))  # by column
     used = [place for place, each in enumerate(values) if each.count(None) < len(rows)] or [0]
     if len(used) < len(columns):
