@@ -52,7 +52,8 @@ def synced(*, owner: str, indexes: Sequence[ReadIndex] = (), full_text: Sequence
     """Declare a table synced: give this as the ``info`` of a SQLAlchemy table.
 
     ``owner`` names the column that holds the user's id (text, not null, first in the primary key).
-    ``indexes`` are kept on every replica; ``full_text`` names the text columns of its full-text index.
+    ``indexes`` are kept on every replica, the first from when it can be read, the others of a large one soon after;
+    ``full_text`` names the text columns of its full-text index.
     The declaration is checked by `Catalog.of`.
     """
     return {_INFO: _Info(owner, tuple(indexes), tuple(full_text))}

@@ -16,18 +16,11 @@ from replica.lanes import Lane, Source
 from replica.location import Location
 from replica.schema import Schema
 from replica.state import State
-from replica.writer import Writer
+from replica.writer import WRITE_PRAGMAS, Writer
 
 T = TypeVar("T")
 
 _READ_PRAGMAS = ("query_only=ON", "cache_size=-1024", "temp_store=MEMORY")
-_WRITE_PRAGMAS = (
-    "synchronous=NORMAL",
-    "cache_size=-2048",
-    "journal_size_limit=4194304",  # 4 MiB: a log that one big transaction made long does not stay long
-    "wal_autocheckpoint=512",  # pages: 4 MiB
-    "temp_store=MEMORY",
-)
 
 
 class Replica(Source):
@@ -156,7 +149,7 @@ class Replica(Source):
         return self._writer
 
     async def _open_writer(self) -> Writer:
-        return await Writer.open(self.location.uri("rw"), *_WRITE_PRAGMAS)
+        return await Writer.open(self.location.uri("rw"), *WRITE_PRAGMAS)
 
     async def _end_writing(self) -> None:
         try:

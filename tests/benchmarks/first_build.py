@@ -17,7 +17,8 @@ from primary.feed import Row
 from primary.gallery.tables import catalog as gallery
 from primary.migrate import migrate
 from primary.postgres_feed import PostgresFeed
-from replica.build import _PRAGMAS, insert_sql
+from replica.build import _PRAGMAS
+from replica.filling import insert_sql
 from replica.schema import Schema
 from replica.store import Store
 from tests.benchmarks.bench import Bench, primary_of

@@ -15,7 +15,7 @@ from primary.cursor import Cursor
 from primary.errors import MigrationsPending, PrimaryUnavailable
 from primary.feed import Batch, Change, Kind, Pull, Reason
 from primary.postgres import Primary
-from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.postgres_feed import BATCH_ROWS, CHANGES_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
 from tests.support import shapes
 from tests.support.databases import Databases
 from tests.support.proxy import PostgresProxy, proxied
@@ -330,7 +330,7 @@ async def test_what_comes_at_once_and_what_is_streamed_are_the_same(
     )
     streamed_pull, streamed = await pulled(feed, "ann", since)
     assert len(changes(streamed)) > PIPELINED_ROWS_MAX
-    assert all(len(batch.changes) <= BATCH_ROWS for batch in streamed)
+    assert all(len(batch.changes) <= CHANGES_ROWS for batch in streamed)
     monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 10**6)
     at_once_pull, at_once = await pulled(feed, "ann", since)
     assert at_once_pull.cursor == streamed_pull.cursor
