@@ -1,7 +1,7 @@
 """What a replica's file looks like, as it follows from the declarations.
 
 The statements come in three stages, for the order is what makes a first copy fast: the tables, then (after the rows)
-the indexes that reading cannot do without, then what makes reading faster or searchable. The last stage may also be
+the keys, which a change cannot do without, then what makes reading faster or searchable. The last stage may also be
 run on a file in use; `Schema.unfinished` tells whether it was.
 """
 
@@ -48,7 +48,7 @@ class Schema:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.tables = [*_OWN_TABLES, *(_create_table(table) for table in catalog)]
-        self.indexes = [statement for table in catalog for statement in _plain_indexes(table)]
+        self.indexes = [_key(table) for table in catalog if table.key]
         self._finish = {name: statements for table in catalog for name, statements in _finishing(table)}
         self.hash = hashlib.sha256(
             "\n".join([str(FORMAT), *self.tables, *self.indexes, *chain.from_iterable(self._finish.values())]).encode()
@@ -74,12 +74,9 @@ def _create_table(table: SyncedTable) -> str:
     return f"CREATE TABLE {quoted(table.name)} ({columns}) STRICT"
 
 
-def _plain_indexes(table: SyncedTable) -> list[str]:
-    statements = []
-    if table.key:
-        columns = ", ".join(quoted(name) for name in table.key)
-        statements.append(f"CREATE UNIQUE INDEX {quoted(f'{table.name}.key')} ON {quoted(table.name)} ({columns})")
-    return statements + [_index(table, index, "") for index in table.indexes if not index.rendered]
+def _key(table: SyncedTable) -> str:
+    columns = ", ".join(quoted(name) for name in table.key)
+    return f"CREATE UNIQUE INDEX {quoted(f'{table.name}.key')} ON {quoted(table.name)} ({columns})"
 
 
 def _finishing(table: SyncedTable) -> list[tuple[str, list[str]]]:
@@ -87,20 +84,18 @@ def _finishing(table: SyncedTable) -> list[tuple[str, list[str]]]:
 
     Names with a dot are ours alone: no table's name can have one.
     """
-    made = [
-        (f"{table.name}.{index.name}", [_index(table, index, f", ({json_members(table)})")])
-        for index in table.indexes
-        if index.rendered
-    ]
+    made = [(f"{table.name}.{index.name}", [_index(table, index)]) for index in table.indexes]
     if table.full_text:
         # The triggers come last: as long as there are none, nothing is in the index and nothing need be taken out.
         made.append((f"{fts_name(table)}.delete", _full_text(table)))
     return made
 
 
-def _index(table: SyncedTable, index: ReadIndex, rest: str) -> str:
+def _index(table: SyncedTable, index: ReadIndex) -> str:
     columns = ", ".join(quoted(name) for name in index.columns)
-    return f"CREATE INDEX {quoted(f'{table.name}.{index.name}')} ON {quoted(table.name)} ({columns}{rest})"
+    rendered = f", ({json_members(table)})" if index.rendered else ""
+    where = f" WHERE {index.where}" if index.where else ""
+    return f"CREATE INDEX {quoted(f'{table.name}.{index.name}')} ON {quoted(table.name)} ({columns}{rendered}){where}"
 
 
 def _full_text(table: SyncedTable) -> list[str]:
