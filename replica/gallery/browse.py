@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from replica.errors import ReplicaUnavailable
+from replica.gallery.finding import FEW, few, found_by
 from replica.gallery.images import Page, newest
-from replica.gallery.keys import RATINGS_MAX, Walk, counting_sql, streams_for, walk_sql
+from replica.gallery.keys import INDEXED, RATINGS_MAX, Walk, counting_sql, streams_for, walk_sql
 from replica.gallery.listing import Listing
 from replica.gallery.members import JOIN_TOLD, MEMBERS
 from replica.gallery.page_cursor import PageCursor
@@ -23,16 +23,6 @@ from replica.gallery.stretches import Asked, Stretch
 
 GATHER_MAX = 1_000
 """So few images are gathered and sorted, rather than met along an order in which they may be far apart: 1 ms."""
-
-SET_MAX = 5_000
-"""So few matches are made a set, at 0.8 µs each; of more, a look at each image in turn, at 12 µs, soon finds some."""
-
-_INDEXED = ("album", "favorite", "min_rating", "model", "source")
-"""The conditions that have an index in the order of created_at, those that leave the fewest images first."""
-
-_COUNT_MATCHES = "SELECT count(*) FROM (SELECT 1 FROM image_fts WHERE image_fts MATCH :match LIMIT :limit)"
-_ANY_TITLE = "SELECT count(*) FROM (SELECT 1 FROM album_fts WHERE album_fts MATCH :titles LIMIT :limit)"
-_SEARCHABLE = "SELECT count(*) FROM sqlite_master WHERE name IN ('image_fts.delete', 'album_fts.delete')"
 
 # The rendered index has the image's text ready: it is found there by created_at and id. (By id alone SQLite would take
 # the key, and make the text anew; and a range of one keeps it from doing so.)
@@ -100,7 +90,7 @@ class _Reader:
         conditions = self.asked.conditions
         if stretch.found and self.asked.search is not None:
             values |= {"match": stretch.match, "titles": self.asked.search.titles}
-            conditions = conditions | self._found(stretch, values)
+            conditions |= found_by(self.connection, stretch.found, values)
         walk = self._walk(stretch, conditions, values, after)
         if walk.streams:
             values |= _ratings(values["min_rating"], walk.streams)
@@ -114,7 +104,7 @@ class _Reader:
         """Choose the index along which a stretch is walked."""
         by, gather = self._gathered(stretch, conditions, values)
         if not gather and not stretch.value:
-            by = next((name for name in _INDEXED if name in conditions), "")
+            by = next((name for name in INDEXED if name in conditions), "")
         return Walk(
             conditions=conditions,
             by=by,
@@ -128,32 +118,15 @@ class _Reader:
 
     def _gathered(self, stretch: Stretch, conditions: frozenset[str], values: dict[str, Any]) -> tuple[str, bool]:
         """Tell by which condition so few images are left that they can as well be gathered and sorted."""
-        indexed = [name for name in _INDEXED if name in conditions]
+        indexed = [name for name in INDEXED if name in conditions]
         in_order = not stretch.value and not stretch.without
         if not stretch.found and len(indexed) <= (in_order or stretch.value == "position"):
             return "", False  # the one condition's own index has the order
         for name in indexed:
-            if self._count(counting_sql(name), values, GATHER_MAX) <= GATHER_MAX:
+            if few(self.connection, counting_sql(name), values, GATHER_MAX):
                 return name, True
-        few = [name for name in conditions if name.endswith(", few")]
-        return (few[0], True) if few else ("", False)
-
-    def _found(self, stretch: Stretch, values: dict[str, Any]) -> frozenset[str]:
-        """Give the condition that an image is found: by a set where few are, by a look at each where many are."""
-        if self.connection.execute(_SEARCHABLE).fetchone()[0] < 2:
-            raise ReplicaUnavailable("the replica's full-text index is being made")
-        titled = "titles" in stretch.found and self._count(_ANY_TITLE, values, 0) > 0
-        few = stretch.found == "titles" or self._count(_COUNT_MATCHES, values, SET_MAX) <= SET_MAX
-        if titled and few:
-            few = self._count(counting_sql("titles, few"), values, SET_MAX) <= SET_MAX
-        found = stretch.found if titled or stretch.found == "titles" else "words"
-        condition = f"{found}, {'few' if few else 'many'}"
-        return frozenset({condition, "not words"} if found == "titles" else {condition})
-
-    def _count(self, sql: str, values: dict[str, Any], up_to: int) -> int:
-        """Count, but no further than to one more than ``up_to``."""
-        found: int = self.connection.execute(sql, values | {"limit": up_to + 1}).fetchone()[0]
-        return found
+        found = next((name for name in conditions if name.endswith(FEW)), "")
+        return found, bool(found)
 
 
 def _ratings(min_rating: int, streams: int) -> dict[str, int | None]:

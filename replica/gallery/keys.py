@@ -25,11 +25,13 @@ _TABLES = {
     "image": _Table("image", "image.created_at", "image.id"),
     "activity": _Table("image_activity AS activity", "activity.image_created_at", "activity.image_id"),
     "place": _Table("album_image AS place", "place.image_created_at", "place.image_id"),
+    "held": _Table("album_image AS held", "held.image_created_at", "held.image_id"),
 }
 _JOINS = {
     "image": "CROSS JOIN image ON image.id = {id}",
     "activity": "CROSS JOIN image_activity AS activity ON activity.image_id = {id}",
     "place": "CROSS JOIN album_image AS place ON place.album_id = :album AND place.image_id = {id}",
+    "held": "CROSS JOIN album_image AS held ON held.image_id = {id}",  # in each album that it is in
 }
 
 _TITLED = (
@@ -82,6 +84,10 @@ _CONDITIONS = {
     "words or titles, many": _Condition(f"({_MATCHES} OR {_IN_TITLED})", "image"),
     "not words": _Condition(f"NOT {_MATCHES}", "image"),
 }
+
+
+INDEXED = ("album", "favorite", "min_rating", "model", "source")
+"""The conditions that have an index in the order of created_at, those that leave the fewest images first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +163,14 @@ def counting_sql(condition: str) -> str:
 
 
 @lru_cache(maxsize=2_000)
-def matching_sql(conditions: frozenset[str], columns: str, tables: frozenset[str], rest: str) -> str:
-    """Give a statement over all images for which the conditions hold, joined to the tables that are named."""
-    return f"SELECT {columns} {_from_where('image', conditions, tables, [], frozenset())}{rest}"
+def all_sql(conditions: frozenset[str], by: str, columns: str, tables: tuple[str, ...], more: str = "") -> str:
+    """Give a statement over all images for which the conditions hold, in no order.
+
+    It reads ``columns`` of ``tables``, starting from the condition ``by`` or, without one, from the first of them.
+    """
+    driver = (_CONDITIONS[by].table or "image") if by else tables[0]
+    usable = frozenset({by, "created_from", "created_to"})
+    return f"SELECT {columns} " + _from_where(driver, conditions, frozenset(tables), [more] if more else [], usable)
 
 
 def _driver(walk: Walk) -> _Table:

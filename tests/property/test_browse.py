@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replica.gallery import browse as module
+from replica.gallery import browse as walking
+from replica.gallery import finding
 from replica.gallery.browse import browse
 from replica.gallery.listing import Listing
 from replica.gallery.page_cursor import PageCursor
@@ -36,8 +37,8 @@ def walked(gallery: Gallery, listing: Listing, limit: int) -> list[str]:
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to read a list, whatever the number of images."""
     if request.param == "nothing is gathered":
-        monkeypatch.setattr(module, "GATHER_MAX", -1)
-        monkeypatch.setattr(module, "SET_MAX", -1)
+        monkeypatch.setattr(walking, "GATHER_MAX", -1)
+        monkeypatch.setattr(finding, "SET_MAX", -1)
 
 
 @settings(max_examples=25, deadline=None)

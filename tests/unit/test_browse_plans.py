@@ -23,8 +23,8 @@ _MADE = "strftime('%Y-%m-%dT%H:%M:%S', 1704067200 + n * 60, 'unixepoch') || '.00
 _ROWS = {
     "image": (
         "id, prompt, image_url, model, source, meta, created_at, updated_at, row_version",
-        f"{_ID}, 'a heron ' || iif(n % 3, 'at low water ', 'and a tide pool ') || n, 'u', 'model ' || n % 5, "
-        f"'source ' || n % 4, '{{}}', {_MADE}, {_MADE}, 1",
+        f"""{_ID}, 'a heron ' || iif(n % 3, 'at low water ', 'and a tide pool ') || n, 'u', 'model ' || n % 5,
+        'source ' || n % 4, '{{}}', {_MADE}, {_MADE}, 1""",
     ),
     "image_activity": (
         "image_id, is_favorite, rating, view_count, o_count, usage_count, last_viewed_at, image_created_at",
