@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import (
+    browse,
     capture_cost,
     first_build,
     incremental_sync,
@@ -34,6 +35,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
     for module in (
         reads,
         reads_while_syncing,
+        browse,
         first_build,
         incremental_sync,
         capture_cost,

@@ -186,12 +186,12 @@ async def test_an_image_tells_its_history_events_and_albums_where_they_are_asked
     client: httpx.AsyncClient, gallery: dict[str, str], database_url: str
 ) -> None:
     pool = gallery["pool"]
-    edit = (
-        "INSERT INTO image_edit (user_id, image_id, field, old_value, new_value, edited_by, edited_at) "
-        "SELECT 'alice', %s, 'alt_text', to_jsonb(n), to_jsonb('anemones'::text), 'alice', timestamptz '2025-01-01' + n * interval '1 day' "
-        "FROM generate_series(1, 30) AS n"
-    )
-    await execute(database_url, edit, pool)
+    edits = """
+        INSERT INTO image_edit (user_id, image_id, field, old_value, new_value, edited_by, edited_at)
+        SELECT 'alice', %s, 'alt_text', to_jsonb(n), to_jsonb('anemones'::text), 'alice',
+          timestamptz '2025-01-01' + n * interval '1 day'
+        FROM generate_series(1, 30) AS n"""
+    await execute(database_url, edits, pool)
     await execute(database_url, "INSERT INTO image_event (user_id, image_id, kind) VALUES ('alice', %s, 'view')", pool)
     await client.post("/api/sync")
     bare = (await client.get(f"/api/images/{pool}")).json()
@@ -235,11 +235,12 @@ async def test_albums_are_listed_by_pages_the_newest_first(client: httpx.AsyncCl
     )
     await execute(database_url, many)
     await client.post("/api/sync")
-    titles, cursor = [], ""
-    while cursor is not None:
-        page = (await client.get(f"/api/albums?limit=3{cursor and f'&cursor={cursor}'}")).json()
+    titles: list[str] = []
+    query = "limit=3"
+    while query:
+        page = (await client.get(f"/api/albums?{query}")).json()
         titles += [album["title"] for album in page["albums"]]
-        cursor = page["next_cursor"]
+        query = f"limit=3&cursor={page['next_cursor']}" if page["next_cursor"] else ""
     assert titles == ["7", "6", "5", "4", "3", "2", "1"]
 
 
