@@ -39,6 +39,7 @@ _TITLED = (
     "WHERE named.rowid IN (SELECT album_fts.rowid FROM album_fts WHERE album_fts MATCH :titles))"
 )
 _MATCHING = "SELECT image_fts.rowid FROM image_fts WHERE image_fts MATCH :match"
+_ROWS = "SELECT row.value FROM json_each(:rows) AS row"
 _MATCHES = f"EXISTS ({_MATCHING} AND image_fts.rowid = image.rowid)"
 _THERE = f"there.album_id IN {_TITLED}"
 _IN_TITLED = f"EXISTS (SELECT 1 FROM album_image AS there WHERE there.image_id = image.id AND {_THERE})"
@@ -69,21 +70,29 @@ _CONDITIONS = {
     "model": _Condition("~image.model = :model", "image"),
     "created_from": _Condition("~{created_at} >= :created_from"),
     "created_to": _Condition("~{created_at} < :created_to"),
-    # Of what is searched for there is a set where few are found, and a look at each where many are.
-    "words, few": _Condition(f"~image.rowid IN ({_MATCHING})", "image"),
+    # Of what is searched for the rows are given where few are found; where many are, each image is looked up. (But for
+    # the beginnings of words: FTS5 would look for all words that begin so, again and again.)
+    "words, few": _Condition(f"~image.rowid IN ({_ROWS})", "image"),
     "words, many": _Condition(_MATCHES, "image"),
+    "words, all": _Condition(f"+image.rowid IN ({_MATCHING})", "image"),
     "titles, few": _Condition(
         f"~image.id IN (SELECT there.image_id FROM album_image AS there WHERE {_THERE})", "image"
     ),
     "titles, many": _Condition(_IN_TITLED, "image"),
     "words or titles, few": _Condition(
-        f"~image.rowid IN ({_MATCHING} UNION ALL SELECT held.rowid FROM album_image AS there "
+        f"~image.rowid IN ({_ROWS} UNION ALL SELECT held.rowid FROM album_image AS there "
         f"CROSS JOIN image AS held ON held.id = there.image_id WHERE {_THERE})",
         "image",
     ),
     "words or titles, many": _Condition(f"({_MATCHES} OR {_IN_TITLED})", "image"),
-    "not words": _Condition(f"NOT {_MATCHES}", "image"),
+    "words or titles, all": _Condition(f"(image.rowid IN ({_MATCHING}) OR {_IN_TITLED})", "image"),
+    "not in rows": _Condition(f"image.rowid NOT IN ({_ROWS})", "image"),
+    "not words, many": _Condition(f"NOT {_MATCHES}", "image"),
+    "not words, all": _Condition(f"image.rowid NOT IN ({_MATCHING})", "image"),
 }
+
+TITLED_SQL = f"SELECT count(*) FROM (SELECT 1 FROM album_image AS there WHERE {_THERE} LIMIT :limit)"
+"""Counts the places in albums whose titles match ``:titles``, up to ``:limit``."""
 
 
 INDEXED = ("album", "favorite", "min_rating", "model", "source")
@@ -120,8 +129,9 @@ class Walk:
     """The form of a walk.
 
     ``conditions`` names what must hold; of them ``by`` is the one whose index is walked, empty where that is the
-    order's own. ``value`` names what comes before ``created_at`` in the order, and ``without`` what the images must not
-    have. ``after``: whether it begins after a place in the list. ``gather``: whether the driver's images are sorted.
+    order's own. (Of ratings there are ``streams`` lists to merge, or else all in one.) ``value`` names what comes
+    before ``created_at`` in the order, and ``without`` what the images must not have. ``after``: whether it begins
+    after a place in the list. ``gather``: whether the driver's images are sorted.
     """
 
     conditions: frozenset[str]
@@ -147,6 +157,19 @@ def walk_sql(walk: Walk) -> str:
     # Every rating is a list in order by itself, and SQLite merges lists that are.
     streams = " UNION ALL ".join(_select(walk, f"activity.rating = :rating_{n}") for n in range(walk.streams))
     return f"{streams} ORDER BY 2 {direction}, 3 {direction} LIMIT :limit"
+
+
+@lru_cache(maxsize=4)
+def sample_sql(after: bool, descending: bool) -> str:
+    """Give the statement that counts the images rated ``:min_rating`` or higher among the next ``:sample`` rated."""
+    direction, sign = ("DESC", "<") if descending else ("ASC", ">")
+    begin = f" AND (activity.image_created_at, activity.image_id) {sign} (:created_at, :id)" if after else ""
+    return (
+        "SELECT count(*) FROM (SELECT activity.rating AS rating FROM image_activity AS activity "
+        f"WHERE activity.rating IS NOT NULL{begin} "
+        f"ORDER BY activity.image_created_at {direction}, activity.image_id {direction} LIMIT :sample) "
+        "WHERE rating >= :min_rating"
+    )
 
 
 def streams_for(min_rating: int) -> int:
@@ -188,6 +211,9 @@ def _select(walk: Walk, stream: str) -> str:
     more = [stream] if stream else []
     tables = set()
     usable = {walk.by} if walk.by else set()
+    if walk.by == "min_rating" and not walk.streams and not walk.gather:  # among all that are rated, in their order
+        usable = set()
+        more.append("activity.rating IS NOT NULL")
     keys, marks = [driver.created_at, driver.id], [":created_at", ":id"]
     selected = "NULL"
     if walk.value:

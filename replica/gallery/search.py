@@ -66,6 +66,11 @@ def expressions(q: str) -> Expressions | None:
     return Expressions(levels, words, f"{{title}} : ({words})")
 
 
+def has_prefix(expression: str) -> bool:
+    """Tell whether an expression looks for beginnings of words."""
+    return '" *' in expression
+
+
 def _terms(q: str) -> list[_Term]:
     terms: dict[_Term, None] = {}  # a word said twice is said once
     for found in _TERM.finditer(q.replace("\0", " ")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from replica.gallery.keys import VALUES
@@ -33,12 +34,15 @@ class Stretch:
 class Asked:
     """A list as it is read: its stretches in order, and its filters as names of conditions and the values for them."""
 
+    name: str
     stretches: tuple[Stretch, ...]
+    descending: bool
     conditions: frozenset[str]
     values: dict[str, Any]
     search: Expressions | None
 
     @classmethod
+    @lru_cache(maxsize=1_000)
     def of(cls, listing: Listing) -> Asked:
         """Read what is asked for. There is no stretch where nothing can be found."""
         conditions, values = conditions_of(listing.filters)
@@ -47,7 +51,7 @@ class Asked:
         stretches = _stretches(listing, search)
         if q is not None and search is None:
             stretches = ()
-        return cls(stretches, conditions, values, search)
+        return cls(listing.name, stretches, listing.order == "desc", conditions, values, search)
 
 
 def conditions_of(filters: Filters) -> tuple[frozenset[str], dict[str, Any]]:

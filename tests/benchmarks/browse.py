@@ -139,7 +139,7 @@ def _figures(times: dict[str, list[float]]) -> list[Figure]:
 
 
 def _time_all(works: dict[str, Timed], rounds: int, connection: sqlite3.Connection) -> dict[str, list[float]]:
-    """Give the seconds of each in each round: the median of some, as many as come to 20 ms."""
+    """Give the seconds of processor time of each in each round: the median of some, as many as come to 20 ms."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
@@ -152,9 +152,9 @@ def _time_all(works: dict[str, Timed], rounds: int, connection: sqlite3.Connecti
 
 
 def _time(work: Timed, connection: sqlite3.Connection) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     work(connection)
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def _us(seconds: list[float]) -> str:
