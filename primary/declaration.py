@@ -33,12 +33,14 @@ class ReadIndex:
     """An index that every replica keeps on the table; the primary has no need of it.
 
     ``columns`` may name any column but the owner. A ``rendered`` index also carries each row's JSON, so that a
-    page in the index's order is read without building it anew.
+    page in the index's order is read without building it anew. ``where``, a condition on the row as SQLite reads it,
+    keeps out the rows that are never looked for by this index: it is as small as they are few.
     """
 
     name: str
     columns: Sequence[str]
     rendered: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)

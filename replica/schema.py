@@ -116,7 +116,8 @@ def _finished(table: SyncedTable, index: ReadIndex) -> list[str]:
 
 def _index(table: SyncedTable, index: ReadIndex, name: str, rest: str = "") -> str:
     columns = ", ".join(quoted(name) for name in index.columns)
-    return f"CREATE INDEX {quoted(name)} ON {quoted(table.name)} ({columns}{rest})"
+    where = f" WHERE {index.where}" if index.where else ""
+    return f"CREATE INDEX {quoted(name)} ON {quoted(table.name)} ({columns}{rest}){where}"
 
 
 def _index_name(table: SyncedTable, index: ReadIndex) -> str:

@@ -10,7 +10,7 @@ from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation, Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
-from gateway.openapi import EXAMPLE_VERSION, FreshRead, example
+from gateway.openapi import EXAMPLE_VERSION, example
 from primary.gallery import image
 
 IMAGE: dict[str, Any] = {
@@ -54,7 +54,7 @@ class ImagesAnswer(msgspec.Struct):
 
 
 class PageAnswer(msgspec.Struct):
-    """Some images, the newest first. ``next_cursor`` asks for those that follow; null at the end."""
+    """Some images of a list. ``next_cursor`` asks for those that follow; null at the end."""
 
     images: list[Image]  # type: ignore[valid-type]
     next_cursor: str | None
@@ -80,25 +80,9 @@ def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
 SAVED = _told(ImageAnswer, "The image as it is stored.", IMAGE)
 SAVED_BEFORE = _told(ImageAnswer, "The image as it is stored: its id was there before.", IMAGE)
 CHANGED = _told(ImageAnswer, "The image as it is now.", IMAGE | {"row_version": 2})
-FOUND = _told(ImageAnswer, "The image.", IMAGE)
 SAVED_TOGETHER = _told(ImagesAnswer, "The images as they are stored.", {"images": [IMAGE]})
-PAGE = _told(PageAnswer, "A page of images, the newest first.", {"images": [IMAGE], "next_cursor": CURSOR})
+PAGE = _told(PageAnswer, "A page of images.", {"images": [IMAGE], "next_cursor": CURSOR})
 DELETED = _told(DeletedAnswer, "The image is gone.", {"id": IMAGE["id"]})
-
-
-@dataclass
-class PageRead(FreshRead):
-    """A read of a page, whose parameters are read by `gateway.gallery.asked`."""
-
-    def __post_init__(self) -> None:
-        number = Schema(type=OpenAPIType.INTEGER, minimum=1)
-        cursor = Schema(type=OpenAPIType.STRING, examples=[CURSOR])
-        self.parameters = [
-            *(self.parameters or []),
-            Parameter("limit", "query", description="How many images at most.", schema=number),
-            Parameter("cursor", "query", description="The `next_cursor` of the page before.", schema=cursor),
-        ]
-        super().__post_init__()
 
 
 @dataclass

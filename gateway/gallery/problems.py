@@ -54,6 +54,11 @@ def not_found() -> Problem:
     return Problem(404, "not_found", "there is no such image")
 
 
+def no_such_album() -> Problem:
+    """Say that the user owns no such album."""
+    return Problem(404, "not_found", "there is no such album")
+
+
 def image_json(image: Image) -> bytes:
     """Write an image as it is given out everywhere."""
     return msgspec.json.encode(image)

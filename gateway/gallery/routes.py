@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar import Router
 
-from gateway.gallery import reads, writes
+from gateway.gallery import album_reads, reads, writes
 from gateway.gallery.problems import refuse
 from gateway.parts import Parts
 from primary.gallery.errors import GalleryError
@@ -14,7 +14,7 @@ def gallery_router(parts: Parts) -> Router:
     """Give all routes of the gallery, to be mounted below /api."""
     return Router(
         "/",
-        route_handlers=[*reads.routes(parts), *writes.routes(parts)],
+        route_handlers=[*reads.routes(parts), *album_reads.routes(parts), *writes.routes(parts)],
         exception_handlers={GalleryError: refuse},
         tags=["images"],
     )

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import (
+    browse,
     capture_cost,
     first_build,
     incremental_sync,
@@ -35,6 +36,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
     for module in (
         reads,
         reads_while_syncing,
+        browse,
         first_build,
         incremental_sync,
         large_commit,

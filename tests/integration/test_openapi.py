@@ -15,6 +15,7 @@ from tests.support.schemas import Document
 from tests.support.server import RunningServer
 
 ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
+ALBUM = "0a9d3b5e-52cf-4f0e-8a3c-1f5b8f3f7d20"
 
 
 @pytest.fixture
@@ -191,10 +192,23 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         await nobody.get("/health/ready"),
         await nobody.get("/metrics"),
     ]
+    some_id = (await client.post("/api/images", json=FULL)).json()["id"]
+    some, album = f"/api/images/{some_id}", f"/api/albums/{ALBUM}"
+    for sql in (
+        f"INSERT INTO album (user_id, id, title) VALUES ('alice', '{ALBUM}', 't')",
+        f"INSERT INTO album_image (user_id, album_id, image_id) VALUES ('alice', '{ALBUM}', '{some_id}')",
+        f"INSERT INTO image_edit (user_id, image_id, field) VALUES ('alice', '{some_id}', 'prompt')",
+        f"INSERT INTO image_event (user_id, image_id, kind) VALUES ('alice', '{some_id}', 'o')",
+    ):
+        await execute(database_url, sql)
     await client.post("/api/sync")
     page = await client.get("/api/images")
-    some = f"/api/images/{page.json()['images'][0]['id']}"
-    for path in ("/api/images", some, "/api/me"):
+    reads = ["/api/images", some, "/api/me", "/api/images/facets", f"{some}/history", f"{some}/events"]
+    reads += ["/api/albums", album, f"{album}/images"]
+    for path in reads:
+        answers += [await client.get(path), await stranger.get(path)]
+    answers.append(await client.get(f"{some}?include=history,events,albums"))
+    for path in reads:
         answers += [
             await client.get(path, headers={"If-None-Match": page.headers["etag"]}),
             await client.get(path, headers={"X-Min-Version": foreign}),
@@ -235,14 +249,14 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
             body = {"prompt": "x"} if method == "PATCH" else body
             answer = await client.request(
                 method,
-                path.replace("{image_id}", ID),
+                path.replace("{image_id}", ID).replace("{album_id}", ALBUM),
                 json=body if method in {"POST", "PATCH"} and not path.endswith("/sync") else None,
             )
             seen.add(check(described, answer))
     data_dir = server.settings.data_dir.parent / "third"
     async with serving(data_dir=data_dir, min_version_wait_ms=1) as hasty:
         client = hasty.client("alice")
-        for path in ("/api/images", some, "/api/me"):
+        for path in reads:
             seen.add(check(described, await client.get(path, headers={"X-Min-Version": future + "9"})))
         for path in ("/api/sync", "/api/images/sync"):
             seen.add(check(described, await client.post(path, json={"min_version": future + "9"})))
