@@ -38,7 +38,7 @@ def moment(number: int) -> str:
 
 def new_replica() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for statement in [*SCHEMA.tables, *SCHEMA.indexes]:
+    for statement in [*SCHEMA.tables, *SCHEMA.keys]:
         connection.execute(statement)
     for statement in SCHEMA.unfinished(connection):
         connection.execute(statement)

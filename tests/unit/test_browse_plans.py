@@ -58,7 +58,7 @@ def large() -> Iterator[sqlite3.Connection]:
         for table, (columns, values) in _ROWS.items():
             connection.execute(f"INSERT INTO {table} ({columns}) {_NUMBERS} SELECT {values} FROM numbers")
         connection.execute("UPDATE image_activity SET rating = NULL WHERE rating < 0")
-        for statement in [*SCHEMA.indexes, *SCHEMA.unfinished(connection)]:
+        for statement in [*SCHEMA.keys, *SCHEMA.unfinished(connection)]:
             connection.execute(statement)
         connection.execute("COMMIT")
         yield connection

@@ -34,12 +34,12 @@ PINNED = ReadIndex("pinned", ["written_at", "id"], where="pinned")
 def file() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         schema = declared(PINNED)
-        for statement in [*schema.tables, *schema.indexes]:
+        for statement in [*schema.tables, *schema.keys]:
             connection.execute(statement)
         yield connection
 
 
-def test_read_indexes_are_made_after_a_file_can_be_read(file: sqlite3.Connection) -> None:
+def test_read_indexes_are_made_when_they_are_asked_for_as_unfinished(file: sqlite3.Connection) -> None:
     schema = declared(PINNED)
     assert len(schema.unfinished(file)) == 1
     for statement in schema.unfinished(file):
