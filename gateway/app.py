@@ -11,6 +11,7 @@ from gateway.freshness import Freshness
 from gateway.gallery.routes import gallery_router
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
+from gateway.once import Writes
 from gateway.openapi import SECURITY, openapi_config, release
 from gateway.parts import Parts
 from gateway.problems import answer
@@ -37,7 +38,8 @@ def create_app(
     metrics.watch(store, primary)
     edition = f"{release()} {store.schema.hash}"
     freshness = Freshness(store, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
-    parts = Parts(settings, primary, store, catalog, verifier, metrics, freshness)
+    writes = Writes(primary, kept_s=settings.idempotency_kept_s)
+    parts = Parts(settings, primary, store, catalog, verifier, metrics, freshness, writes)
     api = Router(
         "/api",
         route_handlers=[*sync.routes(parts), *me.routes(parts), gallery_router(parts)],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.auth.tokens import TokenVerifier
 from gateway.freshness import Freshness
 from gateway.observe.metrics import Metrics
+from gateway.once import Writes
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.postgres import Primary
@@ -30,3 +31,4 @@ class Parts:
     verifier: TokenVerifier
     metrics: Metrics
     freshness: Freshness
+    writes: Writes

@@ -50,10 +50,10 @@ def page_asked(query: bytes, *, limit_default: int, limit_max: int) -> PageAsked
     return PageAsked(limit, after)
 
 
-def image_id_asked(text: str) -> UUID:
-    """Read the id in a path. Raises a `Problem`."""
+def image_id_asked(text: str, field: str = "image_id") -> UUID:
+    """Read the id in a path, an image's or another's that is called ``field`` there. Raises a `Problem`."""
     if not _UUID.fullmatch(text):
-        raise invalid_request([FieldError("image_id", "must be a UUID")])
+        raise invalid_request([FieldError(field, "must be a UUID")])
     return UUID(text)
 
 

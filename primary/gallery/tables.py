@@ -17,6 +17,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from primary.declaration import Catalog, ReadIndex, synced
 from primary.gallery import limits
+from primary.gallery.history import tell_edits
+from primary.gallery.totals import total
 from primary.gallery.touch import touch
 
 metadata = sa.MetaData(
@@ -268,5 +270,7 @@ image_edit = sa.Table(
 touch(image)
 touch(album)
 touch(profile, versioned=False)
+total(image_event)
+tell_edits(image)
 
 catalog = Catalog.of(metadata)
