@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import msgspec
+from litestar.openapi.spec import Example, RequestBody
 
 from gateway.gallery.documents import IMAGE, told
+from gateway.once import WriteOperation
 from gateway.openapi import problem_spec
 from primary.gallery.image import Album, Placed
 
@@ -31,6 +34,18 @@ AlbumAnswer: Any = msgspec.defstruct("AlbumAnswer", [*get_type_hints(Album).item
 PlaceAnswer: Any = msgspec.defstruct(
     "PlaceAnswer", [("album_id", str), *get_type_hints(Placed).items(), ("version", str)]
 )
+
+
+@dataclass
+class PlaceEdit(WriteOperation):
+    """The edit of a place, of whose members not all go together."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.request_body, RequestBody):
+            for content in self.request_body.content.values():
+                value = {"caption": PLACE["caption"], "after": IMAGE["id"]}
+                content.examples = {"caption and move": Example(value=value)}
+        super().__post_init__()
 
 
 class PlacesAnswer(msgspec.Struct):

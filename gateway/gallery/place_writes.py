@@ -105,7 +105,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
 
     @patch(
         "/albums/{album_id:str}/images/{image_id:str}",
-        operation_class=WriteOperation,
+        operation_class=documents.PlaceEdit,
         responses={200: documents.MOVED, 404: documents.NOT_FOUND},
         summary="Caption or move an image of an album",
     )

@@ -62,7 +62,10 @@ class PlacePatch(NewCaption):
 class Order(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All images of an album, in their new order."""
 
-    image_ids: Annotated[list[Id], Meta(min_length=1, max_length=limits.ALBUM_ORDER_MAX)]
+    image_ids: Annotated[
+        list[Id],
+        Meta(min_length=1, max_length=limits.ALBUM_ORDER_MAX, examples=[["3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"]]),
+    ]
 
 
 def check_places(places: Sequence[NewPlace]) -> None:

@@ -116,7 +116,7 @@ class ImageChanges(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ImageIds(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Images that are meant together."""
 
-    ids: Annotated[list[Id], Meta(min_length=1)]
+    ids: Annotated[list[Id], Meta(min_length=1, examples=[["3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"]])]
 
 
 R = TypeVar("R", bound=Record)

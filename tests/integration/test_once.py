@@ -264,7 +264,8 @@ async def test_a_sweep_takes_what_is_old_and_leaves_the_rest(primary: Primary, d
     await execute(
         database_url,
         "INSERT INTO tidepool.idempotency (user_id, key, digest, status, body, created_at) "
-        f"SELECT 'u', n::text, '', 200, '', now() - n * interval '1 hour' FROM generate_series(1, {SWEEP_MAX_ROWS + 99}) n",
+        "SELECT 'u', n::text, '', 200, '', now() - n * interval '1 hour' "
+        f"FROM generate_series(1, {SWEEP_MAX_ROWS + 99}) n",
     )
     assert await sweep(primary, kept_s=50 * 3600 + 60) == SWEEP_MAX_ROWS + 49
     assert await execute(database_url, "SELECT count(*) FROM tidepool.idempotency") == [(50,)]

@@ -81,9 +81,8 @@ async def test_a_heart_is_read_back_by_the_version_of_its_click(client: httpx.As
 async def test_each_use_of_an_image_counts_and_is_remembered(server: RunningServer, client: httpx.AsyncClient) -> None:
     image = (await save(client))["id"]
     when = ["2025-01-02T03:04:05.000006Z", "2025-01-01T00:00:00.000000Z"]
-    for at in when:
-        answer = await asked(client, "POST", f"/api/images/{image}/usage", {"occurred_at": at})
-    assert answer["usage_count"] == 2
+    told = [await asked(client, "POST", f"/api/images/{image}/usage", {"occurred_at": at}) for at in when]
+    assert [answer["usage_count"] for answer in told] == [1, 2]
     assert await shown(client, image, "usage_count") == 2
     events = in_replica(server, "alice", "SELECT occurred_at FROM image_event WHERE kind = 'usage' ORDER BY 1 DESC")
     assert [at for (at,) in events] == when
