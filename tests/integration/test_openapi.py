@@ -156,7 +156,7 @@ FULL: dict[str, Any] = IMAGE | {
 
 async def answers_of_writes(server: RunningServer, tight: RunningServer) -> list[httpx.Response]:
     """Ask every write of the gallery in every way that has another answer; the ``tight`` server takes 2 KB."""
-    nobody, stranger = server.client(None), server.client("a stranger")
+    nobody, stranger, small = server.client(None), server.client("a stranger"), tight.client("alice")
     answers = []
     for route, write in WRITES.items():
         client = server.client(f"of {route}")
@@ -174,7 +174,7 @@ async def answers_of_writes(server: RunningServer, tight: RunningServer) -> list
                 await client.request(method, path, content=b"{"),
                 await client.request(method, path, json={"nonsense": 1}),
                 await client.request(method, path, json={}, headers={"Content-Type": "text/plain"}),
-                await tight.client("alice").request(method, path, content=b" " * 3_000),
+                await small.request(method, path, content=b" " * 3_000),
             ]
         if "{" in route:
             answers.append(await stranger.request(method, path, json=write.body))
