@@ -110,13 +110,13 @@ def statement(rng: random.Random) -> str:
         [
             (
                 "INSERT INTO image_event (user_id, image_id, kind, occurred_at) "
-                f"SELECT user_id, id, (ARRAY['view', 'o', 'usage'])[1 + (n + {r}) % 3], now() - n * {r} * interval '1 min' "
-                f"FROM image, generate_series(1, {n}) AS n WHERE {some}"
+                f"SELECT user_id, id, (ARRAY['view', 'o', 'usage'])[1 + (n + {r}) % 3], "
+                f"now() - n * {r} * interval '1 min' FROM image, generate_series(1, {n}) AS n WHERE {some}"
             ),
             f"DELETE FROM image_event WHERE {some}",
             (
-                f"UPDATE image_event AS e SET kind = 'view', occurred_at = now() - {r} * interval '1 hour', image_id = ("
-                "SELECT id FROM image AS i WHERE i.user_id = e.user_id "
+                f"UPDATE image_event AS e SET kind = 'view', occurred_at = now() - {r} * interval '1 hour', "
+                "image_id = (SELECT id FROM image AS i WHERE i.user_id = e.user_id "
                 f"ORDER BY hashtext(id::text || '{r}') LIMIT 1) WHERE {some}"
             ),
             f"UPDATE image_activity SET rating = {m} WHERE hashtext(image_id::text || '{r}') % 2 = 0",
