@@ -20,6 +20,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
 from gateway.events.streams import Streams
+from gateway.once import sweeping
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
 from primary.embedded import EmbeddedPostgres
@@ -134,6 +135,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         await store.open()
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
+        await stack.enter_async_context(sweeping(primary, kept_s=settings.idempotency_kept_s))
         follower = Follower(store, PostgresTail(primary), _follow_limits(settings), lambda: not primary.reachable)
         primary.watch(follower.wake)
         await stack.enter_async_context(follower.running())

@@ -81,6 +81,10 @@ class Settings:
     # Long enough for a sync behind a busy one, shorter than the patience of a browser or a proxy.
     min_version_wait_ms: Annotated[int, Whole(0, 60_000)] = 5_000
 
+    # How long an answer is kept for who asks again under its Idempotency-Key: a day outlasts a client's retries and
+    # a night offline. Each is a row in Postgres, as large as the answer.
+    idempotency_kept_s: Annotated[float, Duration(1, 30 * 86_400)] = 86_400
+
     # What the replicas may take. An open one is up to two connections, and a thread once it was synced; a
     # sync holds a connection to the primary while it pulls.
     replica_open_max: Annotated[int, Whole(1, 10_000)] = 128

@@ -7,9 +7,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Operation, Parameter, Schema
+from litestar.openapi.spec import Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
+from gateway.once import WriteOperation
 from gateway.openapi import EXAMPLE_VERSION, example
 from primary.gallery import image
 
@@ -61,6 +62,13 @@ class PageAnswer(msgspec.Struct):
     version: str
 
 
+class DeletedTogetherAnswer(msgspec.Struct):
+    """Which images are gone, and from which version on."""
+
+    ids: list[str]
+    version: str
+
+
 class DeletedAnswer(msgspec.Struct):
     """Which image is gone, and from which version on."""
 
@@ -68,7 +76,8 @@ class DeletedAnswer(msgspec.Struct):
     version: str
 
 
-def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
+def told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
+    """Describe an answer, with an example of it to which a version is added."""
     return ResponseSpec(
         kind,
         generate_examples=False,
@@ -77,22 +86,25 @@ def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
     )
 
 
-SAVED = _told(ImageAnswer, "The image as it is stored.", IMAGE)
-SAVED_BEFORE = _told(ImageAnswer, "The image as it is stored: its id was there before.", IMAGE)
-CHANGED = _told(ImageAnswer, "The image as it is now.", IMAGE | {"row_version": 2})
-SAVED_TOGETHER = _told(ImagesAnswer, "The images as they are stored.", {"images": [IMAGE]})
-PAGE = _told(PageAnswer, "A page of images.", {"images": [IMAGE], "next_cursor": CURSOR})
-DELETED = _told(DeletedAnswer, "The image is gone.", {"id": IMAGE["id"]})
+SAVED = told(ImageAnswer, "The image as it is stored.", IMAGE)
+SAVED_BEFORE = told(ImageAnswer, "The image as it is stored: its id was there before.", IMAGE)
+CHANGED = told(ImageAnswer, "The image as it is now.", IMAGE | {"row_version": 2})
+SAVED_TOGETHER = told(ImagesAnswer, "The images as they are stored.", {"images": [IMAGE]})
+PAGE = told(PageAnswer, "A page of images.", {"images": [IMAGE], "next_cursor": CURSOR})
+CHANGED_TOGETHER = told(ImagesAnswer, "The images as they are now.", {"images": [IMAGE | {"row_version": 2}]})
+DELETED_TOGETHER = told(DeletedTogetherAnswer, "The images are gone.", {"ids": [IMAGE["id"]]})
+DELETED = told(DeletedAnswer, "The image is gone.", {"id": IMAGE["id"]})
 
 
 @dataclass
-class ConditionalEdit(Operation):
+class ConditionalEdit(WriteOperation):
     """An edit that can be told which state of the row it is meant for."""
 
     def __post_init__(self) -> None:
-        told = 'The `row_version` that the image must still be at, as in `"3"`; otherwise the answer is 412.'
+        told = 'The `row_version` that it must still be at, as in `"3"`; otherwise the answer is 412.'
         schema = Schema(type=OpenAPIType.STRING, examples=['"3"'])
         self.parameters = [
             *(self.parameters or []),
             Parameter("If-Match", "header", description=told, schema=schema),
         ]
+        super().__post_init__()

@@ -18,12 +18,12 @@ FUNCTIONS = {
             RAISE EXCEPTION 'created_at of % is when it was made, and does not change', TG_TABLE_NAME
                 USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'created_at';
         END $$""",
-    # Where there is no such image, the foreign key says so.
+    # Where there is no such image, the foreign key says so. (With its schema: triggers write with no search_path.)
     "take_image_created_at": """
         CREATE OR REPLACE FUNCTION take_image_created_at() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             NEW.image_created_at := coalesce(
-                (SELECT image.created_at FROM image WHERE image.user_id = NEW.user_id AND image.id = NEW.image_id),
+                (SELECT i.created_at FROM public.image AS i WHERE i.user_id = NEW.user_id AND i.id = NEW.image_id),
                 '-infinity');
             RETURN NEW;
         END $$""",

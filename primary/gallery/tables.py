@@ -18,7 +18,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from primary.declaration import Catalog, ReadIndex, synced
 from primary.gallery import limits
+from primary.gallery.history import tell_edits
 from primary.gallery.made_at import keeps_created_at, takes_image_created_at
+from primary.gallery.totals import total
 from primary.gallery.touch import touch
 
 metadata = sa.MetaData(
@@ -308,5 +310,7 @@ touch(profile, versioned=False)
 keeps_created_at(image)
 takes_image_created_at(image_activity)
 takes_image_created_at(album_image)
+total(image_event)
+tell_edits(image)
 
 catalog = Catalog.of(metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import jwt
 import pytest
 
 from replica.location import DataDirectory
+from tests.support.gallery import WRITES
 from tests.support.http import IMAGE, assert_is_problem, assert_problem, contents, execute, prompts, save
 from tests.support.replicas import files_of
 from tests.support.server import SECRET, RunningServer
@@ -94,6 +95,21 @@ NAMES_A_ROW = {
     ],
     "DELETE /api/images/{image_id}": [Route(), Route(headers=(("If-Match", '"1"'),))],
 }
+NAMES_A_ROW |= {
+    route: [Route(write.body), Route(write.body, (("If-Match", '"1"'), ("Idempotency-Key", "k")))]
+    for route, write in WRITES.items()
+    if "{" in route and route not in NAMES_A_ROW
+}
+# A route whose body can name rows, and what it is to be asked of one of alice's; the album in a path is bob's own.
+NAMES_ROWS_IN_ITS_BODY: dict[str, Callable[[str], Any]] = {
+    "PATCH /api/images": lambda id_: {"images": [{"id": id_, "prompt": "mine now"}]},
+    "DELETE /api/images": lambda id_: {"ids": [id_]},
+    "POST /api/albums": lambda id_: {"title": "t", "cover_image_id": id_},
+    "PATCH /api/albums/{album_id}": lambda id_: {"cover_image_id": id_},
+    "POST /api/albums/{album_id}/images": lambda id_: {"images": [{"image_id": id_}]},
+    "PUT /api/albums/{album_id}/images": lambda id_: {"image_ids": [id_]},
+    "PATCH /api/albums/{album_id}/images/{image_id}": lambda id_: {"before": id_},
+}
 # A route that does not: what it answers is of the asking user alone.
 NAMES_NONE = {
     "GET /api/images": [Route()],
@@ -106,13 +122,20 @@ NAMES_NONE = {
 NEEDS_NO_TOKEN = {"GET /health/live", "GET /health/ready", "GET /metrics"}
 
 
+SOME_ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
+
+
+def filled(path: str, image_id: str, album_id: str) -> str:
+    return path.replace("{image_id}", image_id).replace("{album_id}", album_id)
+
+
 async def described_routes(client: httpx.AsyncClient) -> set[str]:
     paths = (await client.get("/schema/openapi.json")).json()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 async def test_every_route_is_known_to_these_tests(server: RunningServer) -> None:
-    known = NAMES_A_ROW.keys() | NAMES_NONE.keys() | NEEDS_NO_TOKEN
+    known = NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys() | NEEDS_NO_TOKEN
     assert await described_routes(server.client(None)) == known, "add the route to one of the tables above"
     assert all("{" in route for route in NAMES_A_ROW)
     assert not any("{" in route for route in NAMES_NONE)
@@ -160,13 +183,32 @@ async def test_another_users_row_is_not_there_and_stays_as_it_is(
     method, path = route.split(" ")
     for asked in NAMES_A_ROW[route]:
         answer = await bob.request(
-            method, path.replace("{image_id}", alices.image), json=asked.json, headers=list(asked.headers)
+            method, filled(path, alices.image, alices.image), json=asked.json, headers=list(asked.headers)
         )
         assert_problem(answer, 404, "not_found")
         assert SECRET_TEXT not in answer.text
     assert await contents(database_url) == before
     [image] = (await server.client("alice").get("/api/images")).json()["images"]
     assert (image["id"], image["prompt"], image["row_version"]) == (alices.image, SECRET_TEXT, 1)
+
+
+@pytest.mark.parametrize("route", NAMES_ROWS_IN_ITS_BODY)
+async def test_another_users_row_that_a_body_names_is_not_there_either(
+    server: RunningServer, database_url: str, alices: Alices, route: str
+) -> None:
+    bob = server.client("bob")
+    own = (await save(bob))["id"]
+    album = (await bob.post("/api/albums", json={"title": "bob's"})).json()["id"]
+    assert (await bob.put(f"/api/albums/{album}/images/{own}")).status_code == 201
+    before = await contents(database_url)
+    method, path = route.split(" ")
+    body = NAMES_ROWS_IN_ITS_BODY[route](alices.image)
+    answer = await bob.request(method, filled(path, own, album), json=body)
+    assert answer.status_code == 404, answer.text
+    assert assert_is_problem(answer)["code"] == "not_found"
+    assert len(answer.json()["errors"]) == 1, "the place in the body is named"
+    assert SECRET_TEXT not in answer.text
+    assert await contents(database_url) == before
 
 
 @pytest.mark.parametrize("route", NAMES_NONE)
@@ -321,13 +363,14 @@ async def asked_by_nobody(server: RunningServer, database_url: str) -> AsyncIter
 
 async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.AsyncClient) -> None:
     routes = [(route, asked) for route, ways in (NAMES_A_ROW | NAMES_NONE).items() for asked in ways]
+    routes += [(route, Route(body(SOME_ID))) for route, body in NAMES_ROWS_IN_ITS_BODY.items()]
     for name, token in BAD_TOKENS.items():
         for route, asked in routes:
             method, path = route.split(" ")
             headers = [(name.encode(), value.encode()) for name, value in asked.headers]
             answer = await asked_by_nobody.request(
                 method,
-                path.replace("{image_id}", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"),
+                filled(path, SOME_ID, SOME_ID),
                 json=asked.json,
                 headers=[*headers, (b"Authorization", b"Bearer " + token.encode("latin-1"))],
             )
@@ -340,7 +383,7 @@ async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.
 
 
 async def test_without_a_token_no_route_opens(asked_by_nobody: httpx.AsyncClient) -> None:
-    for route in NAMES_A_ROW | NAMES_NONE:
+    for route in NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys():
         method, path = route.split(" ")
         for headers in ({}, {"Authorization": ""}, {"Authorization": "Basic YWxpY2U6"}, {"Authorization": "Bearer"}):
             answer = await asked_by_nobody.request(method, path, headers=headers)
@@ -374,14 +417,15 @@ async def test_a_cookie_writes_only_for_pages_of_this_server(
         {"Origin": "null"},
         {"Referer": server.url},
     ]
-    writes = [route.split(" ") for route in NAMES_A_ROW | NAMES_NONE if not route.startswith("GET ")]
+    every = NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys()
+    writes = [route.split(" ") for route in every if not route.startswith("GET ")]
     for method, path in writes:
         for headers in foreign:
             # A page of another site can also send what needs no leave of ours: plain text, or a form.
             for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
                 answer = await asked_by_nobody.request(
                     method,
-                    path.replace("{image_id}", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"),
+                    filled(path, SOME_ID, SOME_ID),
                     content=json.dumps(IMAGE),
                     headers=cookie | headers | {"Content-Type": kind},
                 )

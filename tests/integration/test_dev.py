@@ -21,6 +21,7 @@ from gateway.demo import IMAGES, USER, demo_images, ensure_demo
 from primary.embedded import EmbeddedPostgres
 from primary.gallery import images
 from primary.postgres import Primary
+from primary.write import writing
 
 
 class Dev:
@@ -144,7 +145,8 @@ def test_the_demo_images_are_the_same_at_every_making_and_no_two_alike() -> None
 
 
 async def test_the_demo_user_is_made_once_and_finished_where_it_was_interrupted(primary: Primary) -> None:
-    await images.create_many(primary, USER, demo_images())  # as a process killed before the profile leaves it
+    async with writing(primary, USER) as write:
+        await images.create_many(write, demo_images())  # as a process killed before the profile leaves it
     assert await ensure_demo(primary) is True
     assert await ensure_demo(primary) is False
     async with primary.connection() as connection:

@@ -14,7 +14,7 @@ from replica.gallery import finding
 from replica.gallery.browse import browse
 from replica.gallery.listing import Listing
 from replica.gallery.page_cursor import PageCursor
-from tests.support.gallery import Gallery, random_listing
+from tests.support.gallery_rows import Gallery, random_listing
 
 
 def page(

@@ -12,7 +12,7 @@ import pytest
 from replica.gallery.browse import browse
 from replica.gallery.listing import Filters, Listing, Sort
 from replica.gallery.page_cursor import PageCursor
-from tests.support.gallery import SCHEMA, id_of
+from tests.support.gallery_rows import SCHEMA, id_of
 
 IMAGES = 100_000
 ALBUM, OTHER = id_of(1), id_of(2)

@@ -26,7 +26,7 @@ def upgrade() -> None:
         CREATE FUNCTION take_image_created_at() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             NEW.image_created_at := coalesce(
-                (SELECT image.created_at FROM image WHERE image.user_id = NEW.user_id AND image.id = NEW.image_id),
+                (SELECT i.created_at FROM public.image AS i WHERE i.user_id = NEW.user_id AND i.id = NEW.image_id),
                 '-infinity');
             RETURN NEW;
         END $$"""

@@ -52,6 +52,7 @@ def test_every_setting_can_be_set():
         "page_max": "20",
         "page_default": "5",
         "min_version_wait_ms": "0",
+        "idempotency_kept_s": "60",
         "replica_open_max": "3",
         "sync_concurrency": "1",
         "primary_pool_max": "2",
