@@ -8,6 +8,7 @@ from gateway.auth.middleware import Authenticate
 from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
 from gateway.freshness import Freshness
+from gateway.gallery.mirror import routes as mirror
 from gateway.gallery.routes import gallery_router
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
@@ -40,7 +41,7 @@ def create_app(
     parts = Parts(settings, primary, store, catalog, verifier, metrics, freshness)
     api = Router(
         "/api",
-        route_handlers=[*sync.routes(parts), *me.routes(parts), gallery_router(parts)],
+        route_handlers=[*sync.routes(parts), *me.routes(parts), *mirror.routes(parts), gallery_router(parts)],
         middleware=[Authenticate.by(verifier)],
         security=SECURITY,
     )

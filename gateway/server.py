@@ -19,6 +19,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
+from gateway.gallery.mirror.worker import mirroring
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
 from primary.embedded import EmbeddedPostgres
@@ -130,6 +131,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket]]
         await store.open()
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
+        await stack.enter_async_context(mirroring(primary, settings))
         yield create_app(settings, primary, store, catalog, verifier), listening
 
 

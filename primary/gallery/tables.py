@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from primary.declaration import Catalog, ReadIndex, synced
 from primary.gallery import limits
 from primary.gallery.touch import touch
+from primary.gallery.upstream import declare_upstream
 
 metadata = sa.MetaData(
     naming_convention={
@@ -268,5 +269,7 @@ image_edit = sa.Table(
 touch(image)
 touch(album)
 touch(profile, versioned=False)
+
+upstream = declare_upstream(metadata)
 
 catalog = Catalog.of(metadata)
