@@ -45,14 +45,16 @@ def check_endpoint(url: str, *, private_allowed: bool) -> str:
         raise EndpointRefused("must not have a user or password in it")
     if "?" in url or "#" in url:
         raise EndpointRefused("must not have a query or fragment: the key has a field of its own")
-    host = parts.hostname
-    if (address := _address(host)) is not None:
-        if (why := refusal(address, private_allowed=private_allowed)) is not None:
-            raise EndpointRefused(f"is not asked: {why}")
-    elif ":" in parts.netloc.rpartition("]")[0] or not _HOST.fullmatch(host) or _LAST_IS_NUMBER.fullmatch(host):
+    host, bracketed = parts.hostname, "[" in parts.netloc
+    address = _address(host)
+    if bracketed != (address is not None and ":" in address) or (
+        address is None and (not _HOST.fullmatch(host) or _LAST_IS_NUMBER.fullmatch(host))
+    ):
         raise EndpointRefused(
             "must name its host as a name (in its xn-- form), or as an address in its usual way, such as 192.0.2.1"
         )
+    if address is not None and (why := refusal(address, private_allowed=private_allowed)) is not None:
+        raise EndpointRefused(f"is not asked: {why}")
     return url
 
 

@@ -135,6 +135,8 @@ async def test_the_examples_of_requests_are_taken_as_they_stand(described: Docum
     assert tried >= {"POST /api/images", "POST /api/images/batch", "PATCH /api/images/{image_id}"}
 
 
+UPSTREAM = {"endpoint": "https://93.184.215.14/graphql", "api_key": "a-key"}
+
 FULL: dict[str, Any] = IMAGE | {
     "negative_prompt": "text",
     "model": "sdxl",
@@ -184,6 +186,9 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         await stranger.get("/api/me"),
         await client.get("/api/images?limit=1"),
         await stranger.get("/api/images"),
+        await client.put("/api/me/upstream", json=UPSTREAM),
+        await client.get("/api/me", headers={"X-Min-Version": saved["version"]}),
+        await client.delete("/api/me/upstream"),
         await client.delete(image, headers={"If-Match": '"9"'}),
         await client.delete(image),
         await client.delete(image),
@@ -210,6 +215,8 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         ("POST", "/api/images/batch"),
         ("PATCH", some),
         ("DELETE", some),
+        ("PUT", "/api/me/upstream"),
+        ("DELETE", "/api/me/upstream"),
     ]:
         answers.append(await nobody.request(method, path))
         answers.append(await nobody.request(method, path, headers=cookie | {"Sec-Fetch-Site": "cross-site"}))
@@ -233,10 +240,11 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
             method, _, path = route.partition(" ")
             body = {"images": [IMAGE]} if path.endswith("/batch") else IMAGE
             body = {"prompt": "x"} if method == "PATCH" else body
+            body = UPSTREAM if method == "PUT" else body
             answer = await client.request(
                 method,
                 path.replace("{image_id}", ID),
-                json=body if method in {"POST", "PATCH"} and not path.endswith("/sync") else None,
+                json=body if method in {"POST", "PATCH", "PUT"} and not path.endswith("/sync") else None,
             )
             seen.add(check(described, answer))
     data_dir = server.settings.data_dir.parent / "third"

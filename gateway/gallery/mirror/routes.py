@@ -16,7 +16,7 @@ from litestar.params import JSONBody
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.gallery.mirror.sealing import ApiKey, Sealer
-from gateway.openapi import EXAMPLE_VERSION, example
+from gateway.openapi import EXAMPLE_VERSION, example, problem_spec
 from gateway.outbound.endpoint import URL_MAX_CHARS, EndpointRefused, NotFound, check_endpoint, resolve
 from gateway.parameters import only
 from gateway.parts import Parts
@@ -49,11 +49,12 @@ class UpstreamSettings(msgspec.Struct, forbid_unknown_fields=True):
                 max_length=_KEY_MAX_CHARS,
                 pattern="^[!-~]+$",  # what a header can hold; it is never shown again
                 description="Opens the server. It is stored encrypted, and told to nobody else.",
+                examples=["a-key-that-stash-made"],
             ),
         ]
         | None
     ) = None
-    enabled: bool = True
+    enabled: Annotated[bool, msgspec.Meta(description="The profile's `sync_upstream`.", examples=[True])] = True
 
     def __repr__(self) -> str:
         return f"UpstreamSettings(endpoint={self.endpoint!r}, enabled={self.enabled})"
@@ -101,6 +102,8 @@ _FORGOTTEN = ResponseSpec(
     examples=[example({"version": EXAMPLE_VERSION})],
 )
 
+_UNKNOWN = problem_spec(422, "invalid_request", "force: is not a parameter of this route")
+
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
     """Give the routes, to be mounted below /api."""
@@ -129,7 +132,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @delete(
         "/me/upstream",
         status_code=200,
-        responses={200: _FORGOTTEN},
+        responses={200: _FORGOTTEN, 422: _UNKNOWN},
         tags=["me"],
         summary="Forget my server",
     )
