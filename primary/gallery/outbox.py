@@ -136,12 +136,22 @@ UPDATE upstream_outbox SET attempts = attempts + 1, error = %(error)s, failed_at
 WHERE {_MINE}"""
 
 
+_ANY = "SELECT FROM upstream_outbox WHERE NOT parked LIMIT 1"
+
+
 async def take(primary: Primary, *, most: int, user_most: int, lease_s: float) -> list[Taken]:
     """Take up to ``most`` rows that are due, of one user no more than ``user_most`` that are under way together.
 
     They are this process's for ``lease_s`` seconds. Raises `PrimaryUnavailable`.
     """
-    async with _asking(primary) as connection, connection.transaction():
+    async with _asking(primary) as connection:
+        if await (await connection.execute(_ANY)).fetchone() is None:
+            return []  # as nearly always: one round trip
+        return await _take(connection, most=most, user_most=user_most, lease_s=lease_s)
+
+
+async def _take(connection: Connection, *, most: int, user_most: int, lease_s: float) -> list[Taken]:
+    async with connection.transaction():
         users = [user for (user,) in await (await connection.execute(_USERS, {"most": most})).fetchall()]
         if not users:
             return []

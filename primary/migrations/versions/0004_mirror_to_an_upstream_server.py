@@ -14,83 +14,95 @@ depends_on = None
 FUNCTIONS = (
     """
 CREATE OR REPLACE FUNCTION mirror_activity_insert() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $mirror$
 BEGIN
   IF NOT EXISTS (SELECT FROM public.upstream_key) THEN
     RETURN NULL;  -- nobody mirrors anything
   END IF;
   INSERT INTO public.upstream_outbox (user_id, image_id, stash_id, kind, amount)
-  SELECT c.user_id, c.image_id, i.meta ->> 'stash_id', v.kind, v.amount
+  SELECT c.user_id, c.image_id, c.stash_id #>> '{}', v.kind, v.amount
   FROM (
-    SELECT r.user_id, r.image_id, max(r.rating) FILTER (WHERE r.sign > 0) AS rating,
-      max(r.rating) FILTER (WHERE r.sign < 0) AS rating_before, sum(r.sign * r.o_count)::integer AS o
+    -- Looked up row by row, never joined: a join could read all images of the user for one.
+    SELECT g.*, CASE WHEN (SELECT p.sync_upstream FROM public.profile AS p WHERE p.user_id = g.user_id)
+      THEN (SELECT i.meta -> 'stash_id' FROM public.image AS i WHERE i.user_id = g.user_id AND i.id = g.image_id)
+      END AS stash_id
     FROM (
-      SELECT 1 AS sign, n.user_id, n.image_id, n.rating, n.o_count FROM new_rows AS n
-    ) AS r GROUP BY r.user_id, r.image_id
+      SELECT r.user_id, r.image_id, max(r.rating) FILTER (WHERE r.sign > 0) AS rating,
+        max(r.rating) FILTER (WHERE r.sign < 0) AS rating_before, sum(r.sign * r.o_count)::integer AS o
+      FROM (
+        SELECT 1 AS sign, n.user_id, n.image_id, n.rating, n.o_count FROM new_rows AS n
+      ) AS r GROUP BY r.user_id, r.image_id
+    ) AS g WHERE g.o <> 0 OR g.rating IS DISTINCT FROM g.rating_before OFFSET 0
   ) AS c
   CROSS JOIN LATERAL (VALUES ('rating', c.rating::integer, c.rating IS DISTINCT FROM c.rating_before),
     ('o', c.o, c.o <> 0)) AS v (kind, amount, changed)
-  JOIN public.profile AS p ON p.user_id = c.user_id AND p.sync_upstream
   JOIN public.upstream_key AS k ON k.user_id = c.user_id
-  JOIN public.image AS i ON i.user_id = c.user_id AND i.id = c.image_id
-  WHERE v.changed AND jsonb_typeof(i.meta -> 'stash_id') IN ('string', 'number')
-    AND char_length(i.meta ->> 'stash_id') BETWEEN 1 AND 255
+  WHERE v.changed AND jsonb_typeof(c.stash_id) IN ('string', 'number')
+    AND char_length(c.stash_id #>> '{}') BETWEEN 1 AND 255
   FOR KEY SHARE OF k;
   RETURN NULL;
 END $mirror$""",
     """
 CREATE OR REPLACE FUNCTION mirror_activity_update() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $mirror$
 BEGIN
   IF NOT EXISTS (SELECT FROM public.upstream_key) THEN
     RETURN NULL;  -- nobody mirrors anything
   END IF;
   INSERT INTO public.upstream_outbox (user_id, image_id, stash_id, kind, amount)
-  SELECT c.user_id, c.image_id, i.meta ->> 'stash_id', v.kind, v.amount
+  SELECT c.user_id, c.image_id, c.stash_id #>> '{}', v.kind, v.amount
   FROM (
-    SELECT r.user_id, r.image_id, max(r.rating) FILTER (WHERE r.sign > 0) AS rating,
-      max(r.rating) FILTER (WHERE r.sign < 0) AS rating_before, sum(r.sign * r.o_count)::integer AS o
+    -- Looked up row by row, never joined: a join could read all images of the user for one.
+    SELECT g.*, CASE WHEN (SELECT p.sync_upstream FROM public.profile AS p WHERE p.user_id = g.user_id)
+      THEN (SELECT i.meta -> 'stash_id' FROM public.image AS i WHERE i.user_id = g.user_id AND i.id = g.image_id)
+      END AS stash_id
     FROM (
-      SELECT 1 AS sign, n.user_id, n.image_id, n.rating, n.o_count FROM new_rows AS n
-      UNION ALL SELECT -1 AS sign, o.user_id, o.image_id, o.rating, o.o_count FROM old_rows AS o
-    ) AS r GROUP BY r.user_id, r.image_id
+      SELECT r.user_id, r.image_id, max(r.rating) FILTER (WHERE r.sign > 0) AS rating,
+        max(r.rating) FILTER (WHERE r.sign < 0) AS rating_before, sum(r.sign * r.o_count)::integer AS o
+      FROM (
+        SELECT 1 AS sign, n.user_id, n.image_id, n.rating, n.o_count FROM new_rows AS n
+        UNION ALL SELECT -1 AS sign, o.user_id, o.image_id, o.rating, o.o_count FROM old_rows AS o
+      ) AS r GROUP BY r.user_id, r.image_id
+    ) AS g WHERE g.o <> 0 OR g.rating IS DISTINCT FROM g.rating_before OFFSET 0
   ) AS c
   CROSS JOIN LATERAL (VALUES ('rating', c.rating::integer, c.rating IS DISTINCT FROM c.rating_before),
     ('o', c.o, c.o <> 0)) AS v (kind, amount, changed)
-  JOIN public.profile AS p ON p.user_id = c.user_id AND p.sync_upstream
   JOIN public.upstream_key AS k ON k.user_id = c.user_id
-  JOIN public.image AS i ON i.user_id = c.user_id AND i.id = c.image_id
-  WHERE v.changed AND jsonb_typeof(i.meta -> 'stash_id') IN ('string', 'number')
-    AND char_length(i.meta ->> 'stash_id') BETWEEN 1 AND 255
+  WHERE v.changed AND jsonb_typeof(c.stash_id) IN ('string', 'number')
+    AND char_length(c.stash_id #>> '{}') BETWEEN 1 AND 255
   FOR KEY SHARE OF k;
   RETURN NULL;
 END $mirror$""",
     """
 CREATE OR REPLACE FUNCTION mirror_activity_delete() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $mirror$
 BEGIN
   IF NOT EXISTS (SELECT FROM public.upstream_key) THEN
     RETURN NULL;  -- nobody mirrors anything
   END IF;
   INSERT INTO public.upstream_outbox (user_id, image_id, stash_id, kind, amount)
-  SELECT c.user_id, c.image_id, i.meta ->> 'stash_id', v.kind, v.amount
+  SELECT c.user_id, c.image_id, c.stash_id #>> '{}', v.kind, v.amount
   FROM (
-    SELECT r.user_id, r.image_id, max(r.rating) FILTER (WHERE r.sign > 0) AS rating,
-      max(r.rating) FILTER (WHERE r.sign < 0) AS rating_before, sum(r.sign * r.o_count)::integer AS o
+    -- Looked up row by row, never joined: a join could read all images of the user for one.
+    SELECT g.*, CASE WHEN (SELECT p.sync_upstream FROM public.profile AS p WHERE p.user_id = g.user_id)
+      THEN (SELECT i.meta -> 'stash_id' FROM public.image AS i WHERE i.user_id = g.user_id AND i.id = g.image_id)
+      END AS stash_id
     FROM (
-      SELECT -1 AS sign, o.user_id, o.image_id, o.rating, o.o_count FROM old_rows AS o
-    ) AS r GROUP BY r.user_id, r.image_id
+      SELECT r.user_id, r.image_id, max(r.rating) FILTER (WHERE r.sign > 0) AS rating,
+        max(r.rating) FILTER (WHERE r.sign < 0) AS rating_before, sum(r.sign * r.o_count)::integer AS o
+      FROM (
+        SELECT -1 AS sign, o.user_id, o.image_id, o.rating, o.o_count FROM old_rows AS o
+      ) AS r GROUP BY r.user_id, r.image_id
+    ) AS g WHERE g.o <> 0 OR g.rating IS DISTINCT FROM g.rating_before OFFSET 0
   ) AS c
   CROSS JOIN LATERAL (VALUES ('rating', c.rating::integer, c.rating IS DISTINCT FROM c.rating_before),
     ('o', c.o, c.o <> 0)) AS v (kind, amount, changed)
-  JOIN public.profile AS p ON p.user_id = c.user_id AND p.sync_upstream
   JOIN public.upstream_key AS k ON k.user_id = c.user_id
-  JOIN public.image AS i ON i.user_id = c.user_id AND i.id = c.image_id
-  WHERE v.changed AND jsonb_typeof(i.meta -> 'stash_id') IN ('string', 'number')
-    AND char_length(i.meta ->> 'stash_id') BETWEEN 1 AND 255
+  WHERE v.changed AND jsonb_typeof(c.stash_id) IN ('string', 'number')
+    AND char_length(c.stash_id #>> '{}') BETWEEN 1 AND 255
   FOR KEY SHARE OF k;
   RETURN NULL;
 END $mirror$""",
