@@ -21,8 +21,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
+
 from primary.patience import patience
-from primary.postgres import Connection, Primary
+from primary.postgres import Connection, Primary, translate
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +141,46 @@ WHERE {_MINE}"""
 _ANY = "SELECT FROM upstream_outbox WHERE NOT parked LIMIT 1"
 
 
+class Look:
+    """Asks whether anything waits, in one round trip. To be closed with `close`.
+
+    It has a connection of its own, as the probe has: one that hangs over a dead link takes no place of the pool, and
+    can be broken off at once when the server stops.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._connection: Connection | None = None
+
+    async def anything(self) -> bool:
+        """Tell whether there is a row that is not parked. Raises `PrimaryUnavailable`."""
+        try:
+            async with patience(self._timeout_s):
+                if self._connection is None:
+                    self._connection = await psycopg.AsyncConnection.connect(
+                        self._url, autocommit=True, prepare_threshold=None, connect_timeout=round(self._timeout_s)
+                    )
+                return await (await self._connection.execute(_ANY)).fetchone() is not None
+        except BaseException as error:
+            await self.close()
+            if (translated := translate(error)) is not None:
+                raise translated from error
+            raise
+
+    async def close(self) -> None:
+        """Close the connection; the next look makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
 async def take(primary: Primary, *, most: int, user_most: int, lease_s: float) -> list[Taken]:
     """Take up to ``most`` rows that are due, of one user no more than ``user_most`` that are under way together.
 
     They are this process's for ``lease_s`` seconds. Raises `PrimaryUnavailable`.
     """
-    async with _asking(primary) as connection:
-        if await (await connection.execute(_ANY)).fetchone() is None:
-            return []  # as nearly always: one round trip
-        return await _take(connection, most=most, user_most=user_most, lease_s=lease_s)
-
-
-async def _take(connection: Connection, *, most: int, user_most: int, lease_s: float) -> list[Taken]:
-    async with connection.transaction():
+    async with _asking(primary) as connection, connection.transaction():
         users = [user for (user,) in await (await connection.execute(_USERS, {"most": most})).fetchall()]
         if not users:
             return []
@@ -165,10 +194,10 @@ async def _take(connection: Connection, *, most: int, user_most: int, lease_s: f
 
 async def delivered(primary: Primary, taken: Taken) -> None:
     """Note that one call arrived: the rating, or one O of what there is to add or take."""
-    more = taken.kind == "o" and abs(taken.amount or 0) > 1
-    await _run(primary, _ADVANCE if more else _DONE, taken)
     if taken.server_attempts:
         await _run(primary, _SERVER_WELL, taken)
+    more = taken.kind == "o" and abs(taken.amount or 0) > 1
+    await _run(primary, _ADVANCE if more else _DONE, taken)
 
 
 async def server_failed(primary: Primary, taken: Taken, *, error: str, wait_s: float, parked: bool) -> None:
@@ -179,9 +208,9 @@ async def server_failed(primary: Primary, taken: Taken, *, error: str, wait_s: f
 
 async def row_failed(primary: Primary, taken: Taken, *, error: str, wait_s: float, parked: bool) -> None:
     """Note that the server would not take this row: its image waits ``wait_s`` seconds, or until re-armed."""
-    await _run(primary, _ROW_FAILED, taken, error=error, wait_s=wait_s, parked=parked)
     if taken.server_attempts:
         await _run(primary, _SERVER_WELL, taken)
+    await _run(primary, _ROW_FAILED, taken, error=error, wait_s=wait_s, parked=parked)
 
 
 @asynccontextmanager

@@ -31,6 +31,8 @@ from primary.postgres import Primary
 
 _log = structlog.get_logger("tidepool.mirror")
 
+_CANCEL_S = 0.25  # how long Postgres may take to end what it was asked to end; over a link that is alive, milliseconds
+
 _SEALED_ELSEWHERE = "the key was sealed with another secret than this server has: save the settings again"
 
 
@@ -42,6 +44,7 @@ class Mirror:
         self._sealer = sealer
         self._limits = limits
         self._client = client
+        self._look = outbox.Look(primary.url)
         self._under_way: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()  # something that was under way, so that there may be more to take
         self._to_show: set[str] = set()  # users who are shown what was; no more than had something delivered since
@@ -71,16 +74,14 @@ class Mirror:
         """Give what is under way a moment to end; the rest is cut off, and delivered again when its lease is over."""
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=self._limits.stop_grace_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await _cut_off(late)
+        await self._look.close()
 
     async def _take(self) -> bool:
         """Take what is due, as far as there is room, and begin to deliver it; give whether there was any."""
         limits = self._limits
         room = limits.concurrency - len(self._under_way)
-        if room <= 0:
+        if room <= 0 or not await self._look.anything():
             return False
         taken = await outbox.take(self._primary, most=room, user_most=limits.user_concurrency, lease_s=limits.lease_s)
         for one in taken:
@@ -167,6 +168,14 @@ class Mirror:
         self._in_trouble = True
 
 
+async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: a statement over a dead link only breaks off when it is told twice."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_S)
+
+
 def call_of(taken: Taken) -> Call:
     """Give the call that a row asks for next."""
     if taken.kind == "rating":
@@ -184,7 +193,6 @@ async def mirroring(primary: Primary, settings: Settings, limits: MirrorLimits |
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await _cut_off({task})
         await mirror.stop()
         await client.close()
