@@ -121,6 +121,10 @@ async def mirrored_image(gallery: Gallery, server: Stash, stash_id: str = "7", u
     return await gallery.image(user, stash_id)
 
 
+async def until_counted(server: Stash, count: int) -> None:
+    await server.until(lambda: server.images["7"].o_counter == count)
+
+
 # ── What is told ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -366,6 +370,9 @@ async def test_a_server_that_hangs_holds_up_nobody_else(gallery: Gallery, server
             await server.until(lambda: bool(server.calls), within_s=0.4)
             seen = await gallery.until(lambda one: one.last_error is not None)
             assert (seen.pending, seen.parked) == (20, 0)
+            for count in (1, 2, 3):  # some looks later
+                await gallery.count_o("bob", image)
+                await until_counted(server, count)
             # All that was under way together failed once, and then nothing is sent until it is time.
             assert len(dead.requests) == QUICK.user_concurrency
             [(attempts,)] = await execute(gallery.url, "SELECT attempts FROM upstream_key WHERE user_id = 'ada'")

@@ -209,7 +209,7 @@ async def test_the_key_is_in_no_answer_log_replica_or_table(
             ada = server.client("ada")
             image = await save(ada, meta={"stash_id": 7})
             said.append(str(await turn_on(ada, upstream)))
-            echo = {"errors": [{"message": f"{'x' * 290} cannot find {KEY} not found"}], "key": KEY}
+            echo = {"errors": [{"message": f"{KEY} {'x' * 230} {KEY} not found"}], "key": KEY}
             upstream.always = says(echo)  # a server that quotes what it was sent
             await rate(database_url, image, 80)
             said.append(str(await shown(ada, lambda told: told["parked"] == 1)))

@@ -50,6 +50,7 @@ class MirrorLimits:
         """Give the bounds of these settings."""
         return cls(
             concurrency=settings.mirror_concurrency,
+            user_concurrency=max(1, settings.mirror_concurrency // 2),
             poll_interval_s=settings.mirror_poll_interval_s,
             tries_max=settings.mirror_tries_max,
         )
