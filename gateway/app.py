@@ -9,6 +9,7 @@ from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
 from gateway.events.streams import Streams
 from gateway.freshness import Freshness
+from gateway.gallery.mirror import routes as mirror
 from gateway.gallery.routes import gallery_router
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
@@ -46,7 +47,13 @@ def create_app(
     parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes)
     api = Router(
         "/api",
-        route_handlers=[*sync.routes(parts), *events.routes(parts), *me.routes(parts), gallery_router(parts)],
+        route_handlers=[
+            *sync.routes(parts),
+            *events.routes(parts),
+            *me.routes(parts),
+            *mirror.routes(parts),
+            gallery_router(parts),
+        ],
         middleware=[Authenticate.by(verifier)],
         security=SECURITY,
     )

@@ -20,6 +20,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
 from gateway.events.streams import Streams
+from gateway.gallery.mirror.worker import mirroring
 from gateway.once import sweeping
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
@@ -136,6 +137,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
         await stack.enter_async_context(sweeping(primary, kept_s=settings.idempotency_kept_s))
+        await stack.enter_async_context(mirroring(primary, settings))
         follower = Follower(store, PostgresTail(primary), _follow_limits(settings), lambda: not primary.reachable)
         primary.watch(follower.wake)
         await stack.enter_async_context(follower.running())

@@ -109,6 +109,16 @@ class Settings:
     primary_probe_interval_s: Annotated[float, Duration(0.05, 3_600)] = 1
     prepared_statements: Annotated[bool, Switch()] = True  # false behind a pooler that does not keep them
 
+    # Mirroring to servers that users name. Only public addresses, for the server can reach what users cannot; a home
+    # server whose users are its owners allows its own network. Each delivery side by side is a connection; looking
+    # costs the primary 0.2 ms; 36 tries are a day or more. Keys are sealed with a secret of its own where tokens come
+    # from a JWKS and several servers share one database, else with the one that signs tokens.
+    mirror_private_addresses_allowed: Annotated[bool, Switch()] = False
+    mirror_concurrency: Annotated[int, Whole(1, 100)] = 8
+    mirror_poll_interval_s: Annotated[float, Duration(0.05, 3_600)] = 1
+    mirror_tries_max: Annotated[int, Whole(1, 1_000)] = 36
+    mirror_secret: Annotated[str | None, SigningSecret()] = field(default=None, repr=False)
+
     def __post_init__(self) -> None:
         if problems := [told for _, told in _contradictions(self)]:
             raise SettingsError(problems)

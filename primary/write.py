@@ -49,6 +49,10 @@ class Write:
         """Run one statement."""
         return await self._connection.execute(statement, values)
 
+    async def execute_driver_sql(self, sql: str, values: Mapping[str, Any]) -> CursorResult[Any]:
+        """Run one statement that is written as psycopg takes it, with ``%(name)s`` for a value."""
+        return await self._connection.exec_driver_sql(sql, {**values})
+
     async def cursor(self) -> Cursor:
         """Give the user's cursor as this write leaves it; to be asked for once, at its end."""
         return await self._primary.cursor(self._connection, self.user)

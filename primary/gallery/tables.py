@@ -22,6 +22,7 @@ from primary.gallery.history import tell_edits
 from primary.gallery.made_at import keeps_created_at, takes_image_created_at
 from primary.gallery.totals import total
 from primary.gallery.touch import touch
+from primary.gallery.upstream import declare_upstream
 
 metadata = sa.MetaData(
     naming_convention={
@@ -312,5 +313,7 @@ takes_image_created_at(image_activity)
 takes_image_created_at(album_image)
 total(image_event)
 tell_edits(image)
+
+upstream = declare_upstream(metadata)
 
 catalog = Catalog.of(metadata)

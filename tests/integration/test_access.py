@@ -118,6 +118,8 @@ NAMES_NONE = {
     "POST /api/images/sync": [Route()],
     "POST /api/images": [Route(IMAGE | {"prompt": "bob's"})],
     "POST /api/images/batch": [Route({"images": [IMAGE | {"prompt": "bob's"}]})],
+    "PUT /api/me/upstream": [Route({"endpoint": "https://93.184.215.14/graphql", "api_key": "bob's"})],
+    "DELETE /api/me/upstream": [Route()],
 }
 NEEDS_NO_TOKEN = {"GET /health/live", "GET /health/ready", "GET /metrics"}
 

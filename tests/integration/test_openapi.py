@@ -139,6 +139,8 @@ async def test_the_examples_of_requests_are_taken_as_they_stand(described: Docum
     assert tried >= {route for route, write in WRITES.items() if write.body is not None}
 
 
+UPSTREAM = {"endpoint": "https://93.184.215.14/graphql", "api_key": "a-key"}
+
 FULL: dict[str, Any] = IMAGE | {
     "negative_prompt": "text",
     "model": "sdxl",
@@ -244,6 +246,9 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         await stranger.get("/api/me"),
         await client.get("/api/images?limit=1"),
         await stranger.get("/api/images"),
+        await client.put("/api/me/upstream", json=UPSTREAM),
+        await client.get("/api/me", headers={"X-Min-Version": saved["version"]}),
+        await client.delete("/api/me/upstream"),
         await client.delete(image, headers={"If-Match": '"9"'}),
         await client.delete(image),
         await client.delete(image),
@@ -283,6 +288,8 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         ("POST", "/api/images/batch"),
         ("PATCH", some),
         ("DELETE", some),
+        ("PUT", "/api/me/upstream"),
+        ("DELETE", "/api/me/upstream"),
     ]:
         answers.append(await nobody.request(method, path))
         answers.append(await nobody.request(method, path, headers=cookie | {"Sec-Fetch-Site": "cross-site"}))
@@ -308,6 +315,7 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         for route in described.operations():
             method = route.partition(" ")[0]
             body = WRITES[route].body if route in WRITES else None
+            body = UPSTREAM if route == "PUT /api/me/upstream" else body
             answer = await client.request(method, path_of(route)[1], json=body)
             seen.add(check(described, answer))
     data_dir = server.settings.data_dir.parent / "third"

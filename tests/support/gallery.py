@@ -24,6 +24,8 @@ class Asked:
     other: Any = None
 
 
+UPSTREAM = {"endpoint": "https://93.184.215.14/graphql", "api_key": "a-key"}
+
 # Where a route takes no body, another request under its key is another path.
 WRITES: dict[str, Asked] = {
     "POST /api/images": Asked(IMAGE, IMAGE | {"prompt": "else"}),
@@ -53,6 +55,8 @@ WRITES: dict[str, Asked] = {
     "PUT /api/albums/{album_id}/images/{image_id}": Asked({"caption": "here"}, {"caption": "there"}),
     "PATCH /api/albums/{album_id}/images/{image_id}": Asked({"after": OTHER_ID}, {"caption": "there"}),
     "DELETE /api/albums/{album_id}/images/{image_id}": Asked(),
+    "PUT /api/me/upstream": Asked(UPSTREAM | {"enabled": False}, UPSTREAM),
+    "DELETE /api/me/upstream": Asked(),
 }
 
 
@@ -63,12 +67,13 @@ def path_of(route: str) -> tuple[str, str]:
 
 
 async def furnish(client: httpx.AsyncClient) -> None:
-    """Make three images, one with an o, and an album with two of them."""
+    """Make three images, one with an o, an album with two of them, and a mirror that has nothing to do."""
     for id_ in (IMAGE_ID, OTHER_ID, THIRD_ID):
         await save(client, id=id_)
     await asked(client, "POST", f"/api/images/{IMAGE_ID}/o")
     await asked(client, "POST", "/api/albums", {"id": ALBUM_ID, "title": "Low water"})
     await put(client, ALBUM_ID, IMAGE_ID, OTHER_ID)
+    await asked(client, "PUT", "/api/me/upstream", UPSTREAM)
 
 
 async def asked(client: httpx.AsyncClient, method: str, path: str, body: Any = None, **headers: str) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def test_every_setting_can_be_set():
         "primary_pool_max": "2",
         "primary_probe_interval_s": "0.1",
         "prepared_statements": "false",
+        "mirror_private_addresses_allowed": "yes",
+        "mirror_concurrency": "2",
+        "mirror_poll_interval_s": "5",
+        "mirror_tries_max": "3",
+        "mirror_secret": SECRET,
     }
     assert set(env) == {field.name for field in fields(Settings)}
     settings = Settings.from_environment({f"TIDEPOOL_{name.upper()}": text for name, text in env.items()})
