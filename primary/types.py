@@ -65,7 +65,7 @@ def _moment(day_only: bool = False, zone: str = "") -> str:
 
 _UUID = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}::uuid")
 _BOOLEAN = Mapping(
-    "{}::integer",
+    "{}",
     "INTEGER",
     json="boolean",
     key="{}::text",
