@@ -13,7 +13,6 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from primary.declaration import SyncedColumn
 from primary.gallery.image import Image
 from primary.gallery.records import NewImage
 from primary.gallery.tables import catalog, image, image_activity
@@ -43,12 +42,7 @@ def _same(name: str) -> str:
 
 def values_of(table: str, alias: str) -> dict[str, str]:
     """Give the SQL of a row's values by name, in the form that replicas hold."""
-    return {one.name: _value(one, f"{alias}.{one.name}") for one in catalog[table].columns}
-
-
-def _value(column: SyncedColumn, sql: str) -> str:
-    # SQLite has no booleans; the answer of a write, which is not read from it, has.
-    return sql if column.mapping.json == "boolean" else column.mapping.wire.replace("{}", sql)
+    return {one.name: one.mapping.wire.replace("{}", f"{alias}.{one.name}") for one in catalog[table].columns}
 
 
 def activity_values() -> dict[str, str]:
@@ -56,7 +50,7 @@ def activity_values() -> dict[str, str]:
     values = {}
     for column in catalog["image_activity"].columns:
         if column.name in Image.__struct_fields__:
-            value = _value(column, f"image_activity.{column.name}")
+            value = column.mapping.wire.replace("{}", f"image_activity.{column.name}")
             default = _default(image_activity.c[column.name])
             values[column.name] = f"coalesce({value}, {default})" if default else value
     return values
