@@ -6,6 +6,7 @@ that is too small for anyone to notice. What exceeds it is stopped and done agai
 it may have; what is known to be long goes there at once.
 
 A source has one connection, and is used in one place at a time: on the loop only while nothing of it is in the lane.
+Reads of one source in one pass of the loop share a check and a transaction, as long as nobody writes (`end_turn`).
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ class Source:
     """What is read: it opens the connection, and says when what it reads is in doubt."""
 
     connection: sqlite3.Connection | None = None
-    in_lane = 0  # jobs that the lane has of this source, or whose answer is on its way; changed on the loop alone
+    in_lane = 0  # jobs that the lane has of this source; changed on the loop alone
 
     def connect(self) -> sqlite3.Connection:
         """Open the file for reading. Runs in the lane's thread."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raise `Doubt` if the file is not as it was left. Runs before each read, where the read runs."""
+        """Raise `Doubt` if the file is not as it was left. Runs before each transaction, where that runs."""
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Lane:
     def __init__(self, name: str, read_timeout_ms: int) -> None:
         self._timeout_s = read_timeout_ms / 1000
         self._at_once_left = AT_ONCE_MAX
+        self._begun: list[Source] = []  # with a transaction that ends with this pass of the loop
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -77,13 +79,17 @@ class Lane:
         if connection is None or source.in_lane or not self._at_once_left:
             raise NotAtOnce
         if self._at_once_left == AT_ONCE_MAX:
-            self._loop.call_soon(self._new_pass)
+            self._loop.call_soon(self._end_pass)
         self._at_once_left -= 1
         try:
-            source.check()
+            if not connection.in_transaction:
+                source.check()
+                connection.execute("BEGIN")
+                self._begun.append(source)
             # Says to go on a few times, and then to stop. Where it is not asked it costs nothing.
             too_long = chain(repeat(False, STEPS_AT_ONCE_MAX // STEPS), repeat(True)).__next__
-            return _read(connection, work, too_long)
+            connection.set_progress_handler(too_long, STEPS)
+            return work(connection)
         except BaseException as error:
             meaning = trouble.of_reading(error)
             if isinstance(meaning, ReadTimeout):
@@ -91,6 +97,17 @@ class Lane:
             if meaning is error:
                 raise
             raise meaning from error
+
+    def end_turn(self, source: Source) -> None:
+        """Let no read share a transaction with those that were done at once so far."""
+        if source.connection is not None and not source.in_lane:
+            _end(source.connection)
+
+    def _end_pass(self) -> None:
+        for source in self._begun:
+            self.end_turn(source)
+        self._begun.clear()
+        self._at_once_left = AT_ONCE_MAX
 
     def read(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run ``work`` in the lane, within one read transaction. What it raises is the future's exception.
@@ -108,25 +125,20 @@ class Lane:
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def _new_pass(self) -> None:
-        self._at_once_left = AT_ONCE_MAX
-
     def _enqueue(self, source: Source, work: Work | None) -> asyncio.Future[Any]:
+        self.end_turn(source)
         answer: asyncio.Future[Any] = self._loop.create_future()
         source.in_lane += 1
         self._jobs.put(_Job(source, work, answer))
         return answer
 
     def _deliver(self, job: _Job, value: Any, error: BaseException | None) -> None:
+        job.source.in_lane -= 1
         if not job.answer.done():  # it may have been cancelled meanwhile
             if error is None:
                 job.answer.set_result(value)
             else:
                 job.answer.set_exception(error)
-        self._loop.call_soon(self._delivered, job.source)  # after the caller has it: states are told in their order
-
-    def _delivered(self, source: Source) -> None:
-        source.in_lane -= 1
 
     # ------------------------------------------------------------- in the lane's thread
 
@@ -149,16 +161,15 @@ class Lane:
         if source.connection is None:
             source.connection = source.connect()
         deadline = time.monotonic() + self._timeout_s
-        return _read(source.connection, work, lambda: time.monotonic() > deadline)
+        source.connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+        source.connection.execute("BEGIN")
+        try:
+            return work(source.connection)
+        finally:
+            _end(source.connection)
 
 
-def _read(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], too_long: Callable[[], bool]) -> T:
-    """Run ``work`` in a transaction of its own, unless it takes ``too_long``, which is asked every `STEPS`."""
-    connection.set_progress_handler(too_long, STEPS)
-    connection.execute("BEGIN")
-    try:
-        return work(connection)
-    finally:
+def _end(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:  # else whoever read has ended it
         connection.set_progress_handler(None, 0)  # the end itself is not to be stopped
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        connection.execute("ROLLBACK")
