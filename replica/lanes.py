@@ -6,7 +6,8 @@ that is too small for anyone to notice. What exceeds it is stopped and done agai
 it may have; what is known to be long goes there at once.
 
 A source has one connection, and is used in one place at a time: on the loop only while nothing of it is in the lane.
-Reads of one source in one pass of the loop share a check and a transaction, as long as nobody writes (`end_turn`).
+Reads of one source in one pass of the loop share a check and a transaction. Whoever is told of a commit is told in a
+later pass than one in which a transaction began before it: so who reads after a sync sees what the sync brought.
 """
 
 from __future__ import annotations
@@ -98,17 +99,6 @@ class Lane:
                 raise
             raise meaning from error
 
-    def end_turn(self, source: Source) -> None:
-        """Let no read share a transaction with those that were done at once so far."""
-        if source.connection is not None and not source.in_lane:
-            _end(source.connection)
-
-    def _end_pass(self) -> None:
-        for source in self._begun:
-            self.end_turn(source)
-        self._begun.clear()
-        self._at_once_left = AT_ONCE_MAX
-
     def read(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run ``work`` in the lane, within one read transaction. What it raises is the future's exception.
 
@@ -125,8 +115,24 @@ class Lane:
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _end_pass(self) -> None:
+        self._at_once_left = AT_ONCE_MAX
+        begun, self._begun = self._begun, []
+        for source in begun:
+            self._end_turn(source)
+
+    def _end_turn(self, source: Source) -> None:
+        connection = source.connection
+        if connection is None or source.in_lane:
+            return
+        try:
+            _end(connection)
+        except sqlite3.Error:  # what it saw would be seen for ever
+            source.connection = None
+            connection.close()
+
     def _enqueue(self, source: Source, work: Work | None) -> asyncio.Future[Any]:
-        self.end_turn(source)
+        self._end_turn(source)
         answer: asyncio.Future[Any] = self._loop.create_future()
         source.in_lane += 1
         self._jobs.put(_Job(source, work, answer))

@@ -115,7 +115,7 @@ class Replica(Source):
         await self._lane.close(self)
         if self._writer is not None:
             untouched = seal.look(self.location) == self._seen
-            self._turn_over()
+            self._writing += 1
             await self._writer.close()
             self._writer = None
             if untouched:  # else the old seal stays, and tells it to who opens the file next
@@ -157,7 +157,7 @@ class Replica(Source):
     async def _begin_writing(self) -> Writer:
         if seal.look(self.location) != self._seen:
             raise Doubt("the file was changed by someone else")
-        self._turn_over()
+        self._writing += 1
         if self._writer is None:
             try:
                 self._writer = await Writer.open(self.location.uri("rw"), *_WRITE_PRAGMAS)
@@ -170,12 +170,7 @@ class Replica(Source):
         try:
             await asyncio.to_thread(self._seal)
         finally:
-            self._turn_over()
-
-    def _turn_over(self) -> None:
-        """Note that the files begin or cease to change by our own hand; reads from now on see what is there now."""
-        self._writing += 1
-        self._lane.end_turn(self)
+            self._writing += 1
 
     def _seal(self) -> None:
         now = seal.look(self.location)
