@@ -86,6 +86,10 @@ class Route:
 # A route that names a row: whatever is sent with it, it is not there for anybody but its owner.
 NAMES_A_ROW = {
     "GET /api/images/{image_id}": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/images/{image_id}/history": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/images/{image_id}/events": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/albums/{album_id}": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/albums/{album_id}/images": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
     "PATCH /api/images/{image_id}": [
         Route({"prompt": "mine now"}),
         Route({"prompt": "mine now"}, (("If-Match", '"1"'),)),
@@ -97,6 +101,8 @@ NAMES_A_ROW = {
 # A route that does not: what it answers is of the asking user alone.
 NAMES_NONE = {
     "GET /api/images": [Route()],
+    "GET /api/images/facets": [Route()],
+    "GET /api/albums": [Route()],
     "GET /api/me": [Route()],
     "POST /api/sync": [Route(), Route({})],
     "POST /api/images/sync": [Route()],
@@ -104,6 +110,13 @@ NAMES_NONE = {
     "POST /api/images/batch": [Route({"images": [IMAGE | {"prompt": "bob's"}]})],
 }
 NEEDS_NO_TOKEN = {"GET /health/live", "GET /health/ready", "GET /metrics"}
+
+
+SOME_ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
+
+
+def filled(path: str, image_id: str, album_id: str) -> str:
+    return path.replace("{image_id}", image_id).replace("{album_id}", album_id)
 
 
 async def described_routes(client: httpx.AsyncClient) -> set[str]:
@@ -160,7 +173,7 @@ async def test_another_users_row_is_not_there_and_stays_as_it_is(
     method, path = route.split(" ")
     for asked in NAMES_A_ROW[route]:
         answer = await bob.request(
-            method, path.replace("{image_id}", alices.image), json=asked.json, headers=list(asked.headers)
+            method, filled(path, alices.image, alices.image), json=asked.json, headers=list(asked.headers)
         )
         assert_problem(answer, 404, "not_found")
         assert SECRET_TEXT not in answer.text
@@ -327,7 +340,7 @@ async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.
             headers = [(name.encode(), value.encode()) for name, value in asked.headers]
             answer = await asked_by_nobody.request(
                 method,
-                path.replace("{image_id}", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"),
+                filled(path, SOME_ID, SOME_ID),
                 json=asked.json,
                 headers=[*headers, (b"Authorization", b"Bearer " + token.encode("latin-1"))],
             )
@@ -381,7 +394,7 @@ async def test_a_cookie_writes_only_for_pages_of_this_server(
             for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
                 answer = await asked_by_nobody.request(
                     method,
-                    path.replace("{image_id}", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"),
+                    filled(path, SOME_ID, SOME_ID),
                     content=json.dumps(IMAGE),
                     headers=cookie | headers | {"Content-Type": kind},
                 )

@@ -351,7 +351,7 @@ async def test_a_parameter_that_a_route_does_not_know_is_refused_by_every_route(
             for name in ("nonsense", "Limit", "min-version", "dry_run", "user", ""):
                 answer = await alices.request(
                     method.upper(),
-                    path.replace("{image_id}", ID),
+                    path.replace("{image_id}", ID).replace("{album_id}", ID),
                     params={name: "1"},
                     json=None if method in {"get", "delete"} or path.endswith("/sync") else body,
                 )
