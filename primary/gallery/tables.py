@@ -193,7 +193,7 @@ image_activity = sa.Table(
     info=synced(
         owner="user_id",
         indexes=[
-            ReadIndex("favorites", [IMAGE_CREATED_AT, "image_id"], where="is_favorite"),
+            ReadIndex("favorites", [IMAGE_CREATED_AT, "image_id", "is_favorite"], where="is_favorite"),
             ReadIndex("rated", [IMAGE_CREATED_AT, "image_id", "rating"], where="rating IS NOT NULL"),
             *(
                 ReadIndex(f"by_{name}", [name, IMAGE_CREATED_AT, "image_id"], where=f"{name} {told}")

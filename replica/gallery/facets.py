@@ -43,7 +43,7 @@ def facets(connection: sqlite3.Connection, filters: Filters) -> bytes:
 
     albums = all_sql(conditions, by, "held.album_id AS value, count(*) AS images", ("held",))
     return b'"total":%d,"favorites":%d,"models":[%b],"sources":[%b],"albums":[%b]' % (
-        count(("image",)),
+        count(()),
         count(("activity",), "activity.is_favorite"),
         top("image.model", ("image",), "image.model IS NOT NULL"),
         top("image.source", ("image",)),

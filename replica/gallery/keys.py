@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 RATINGS_MAX = 101  # 0 to 100
-_STREAMS = (8, 16, 24, 32, 48, 64, 80, RATINGS_MAX)  # a few lengths, so that there are few texts
+_STREAMS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, RATINGS_MAX)  # a few lengths, so that there are few texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def all_sql(conditions: frozenset[str], by: str, columns: str, tables: tuple[str
 
     It reads ``columns`` of ``tables``, starting from the condition ``by`` or, without one, from the first of them.
     """
-    driver = (_CONDITIONS[by].table or "image") if by else tables[0]
+    driver = (_CONDITIONS[by].table or "image") if by else tables[0] if tables else "image"
     usable = frozenset({by, "created_from", "created_to"})
     return f"SELECT {columns} " + _from_where(driver, conditions, frozenset(tables), [more] if more else [], usable)
 

@@ -87,6 +87,10 @@ class Route:
 # A route that names a row: whatever is sent with it, it is not there for anybody but its owner.
 NAMES_A_ROW = {
     "GET /api/images/{image_id}": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/images/{image_id}/history": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/images/{image_id}/events": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/albums/{album_id}": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/albums/{album_id}/images": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
     "PATCH /api/images/{image_id}": [
         Route({"prompt": "mine now"}),
         Route({"prompt": "mine now"}, (("If-Match", '"1"'),)),
@@ -113,6 +117,8 @@ NAMES_ROWS_IN_ITS_BODY: dict[str, Callable[[str], Any]] = {
 # A route that does not: what it answers is of the asking user alone.
 NAMES_NONE = {
     "GET /api/images": [Route()],
+    "GET /api/images/facets": [Route()],
+    "GET /api/albums": [Route()],
     "GET /api/me": [Route()],
     "POST /api/sync": [Route(), Route({})],
     "POST /api/images/sync": [Route()],
