@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.gallery import album_documents as documents
-from gateway.gallery.asked import image_id_asked, row_version_asked
+from gateway.gallery.asked import album_id_asked, row_version_asked
 from gateway.gallery.documents import ConditionalEdit
 from gateway.gallery.writes import if_match
 from gateway.once import Done, WriteOperation
@@ -62,7 +62,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         """
         only(request.scope)
         row_version = row_version_asked(if_match(request))
-        edited, changes = image_id_asked(album_id, "album_id"), check(data)
+        edited, changes = album_id_asked(album_id), check(data)
 
         async def edit(write: Write) -> Done:
             return Done(_members(await albums.patch(write, edited, changes, row_version=row_version)))
@@ -80,7 +80,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         """Delete an album; its images stay. `If-Match` refuses if someone edited it meanwhile."""
         only(request.scope)
         row_version = row_version_asked(if_match(request))
-        gone = image_id_asked(album_id, "album_id")
+        gone = album_id_asked(album_id)
 
         async def remove(write: Write) -> Done:
             await albums.delete(write, gone, row_version=row_version)

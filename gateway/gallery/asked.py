@@ -50,10 +50,19 @@ def page_asked(query: bytes, *, limit_default: int, limit_max: int) -> PageAsked
     return PageAsked(limit, after)
 
 
-def image_id_asked(text: str, field: str = "image_id") -> UUID:
-    """Read the id in a path, an image's or another's that is called ``field`` there. Raises a `Problem`."""
+def image_id_asked(text: str) -> UUID:
+    """Read the id of an image in a path. Raises a `Problem`."""
+    return _id_asked("image_id", text)
+
+
+def album_id_asked(text: str) -> UUID:
+    """Read the id of an album in a path. Raises a `Problem`."""
+    return _id_asked("album_id", text)
+
+
+def _id_asked(name: str, text: str) -> UUID:
     if not _UUID.fullmatch(text):
-        raise invalid_request([FieldError(field, "must be a UUID")])
+        raise invalid_request([FieldError(name, "must be a UUID")])
     return UUID(text)
 
 

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.gallery import album_documents as documents
-from gateway.gallery.asked import image_id_asked
+from gateway.gallery.asked import album_id_asked, image_id_asked
 from gateway.gallery.writes import within
 from gateway.once import Done, WriteOperation
 from gateway.parameters import only
@@ -51,7 +51,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     async def put_images(request: StrictRequest, album_id: FromPath[str], data: JSONBody[NewPlaces]) -> Answer:
         """Put images at the end of an album, all or none. Those in it keep their place; a given caption is theirs."""
         only(request.scope)
-        album = image_id_asked(album_id, "album_id")
+        album = album_id_asked(album_id)
         within(batch_max, "images", len(data.images))
         check_places(data.images)
 
@@ -70,7 +70,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     async def order_images(request: StrictRequest, album_id: FromPath[str], data: JSONBody[Order]) -> Answer:
         """Give all images of an album a new order. Where one is left out that is in it, nothing is done."""
         only(request.scope)
-        album = image_id_asked(album_id, "album_id")
+        album = album_id_asked(album_id)
         check_order(data)
 
         async def order(write: Write) -> Done:
@@ -93,7 +93,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     ) -> Answer:
         """Put an image at the end of an album. If it is in it, it keeps its place; a given caption is its then."""
         only(request.scope)
-        album, image = image_id_asked(album_id, "album_id"), image_id_asked(image_id)
+        album, image = album_id_asked(album_id), image_id_asked(image_id)
         place = NewPlace(image_id=image, caption=data.caption if isinstance(data, NewCaption) else UNSET)
         check_places([place])
 
@@ -114,7 +114,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     ) -> Answer:
         """Change an image's caption in an album, or move it right `before` or `after` another image there."""
         only(request.scope)
-        album, image = image_id_asked(album_id, "album_id"), image_id_asked(image_id)
+        album, image = album_id_asked(album_id), image_id_asked(image_id)
         change = check_place(data)
 
         async def move(write: Write) -> Done:
@@ -132,7 +132,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     async def take_image_out(request: StrictRequest, album_id: FromPath[str], image_id: FromPath[str]) -> Answer:
         """Take an image out of an album. The image stays, and so do its places in other albums."""
         only(request.scope)
-        album, image = image_id_asked(album_id, "album_id"), image_id_asked(image_id)
+        album, image = album_id_asked(album_id), image_id_asked(image_id)
 
         async def take(write: Write) -> Done:
             await places.take_out(write, album, image)

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from primary.gallery.image import Image
 from primary.gallery.records import NewImage
 from primary.gallery.tables import catalog, image, image_activity
 
@@ -48,7 +49,7 @@ def activity_values() -> dict[str, str]:
     """Give the SQL of what the owner thinks of an image, by name: the defaults where there is no row."""
     values = {}
     for column in catalog["image_activity"].columns:
-        if column.name not in catalog["image_activity"].key:
+        if column.name in Image.__struct_fields__:
             value = column.mapping.wire.replace("{}", f"image_activity.{column.name}")
             default = _default(image_activity.c[column.name])
             values[column.name] = f"coalesce({value}, {default})" if default else value

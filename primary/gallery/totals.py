@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from primary.gallery.touch import on_create
+
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION total_image_events() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -55,12 +57,9 @@ _SEEN = {
 
 def total(image_event: sa.Table) -> None:
     """Let every change of the events move the totals. The triggers are created with the table."""
-    for statement in [
-        _FUNCTION,
-        *(
-            f"CREATE TRIGGER total_{event} AFTER {event.upper()} ON {image_event.name} REFERENCING {rows} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION total_image_events()"
-            for event, rows in _SEEN.items()
-        ),
-    ]:
-        sa.event.listen(image_event, "after_create", sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+    triggers = (
+        f"CREATE TRIGGER total_{event} AFTER {event.upper()} ON {image_event.name} REFERENCING {rows} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION total_image_events()"
+        for event, rows in _SEEN.items()
+    )
+    on_create(image_event, _FUNCTION, *triggers)
