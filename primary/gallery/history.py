@@ -15,7 +15,7 @@ from primary.gallery.touch import on_create
 # order.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION tell_image_edits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
+SET search_path = pg_catalog, public, pg_temp SET enable_nestloop = off AS $$
 BEGIN
   INSERT INTO public.image_edit (user_id, image_id, field, old_value, new_value, edited_by, edited_at)
   SELECT n.user_id, n.id, f.key, nullif(to_jsonb(o) -> f.key, 'null'), nullif(f.value, 'null'),

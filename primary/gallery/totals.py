@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from primary.gallery.touch import on_create
 
+# The triggers of image_activity run within it, and find their tables by the search path.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION total_image_events() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   -- What is gone. With an image that is being deleted its activity goes too, so that need not be put right.
   IF TG_OP IN ('UPDATE', 'DELETE') THEN
