@@ -22,6 +22,7 @@ ALBUM: dict[str, Any] = {
     "updated_at": "2025-03-01T08:00:00.000000Z",
     "row_version": 1,
     "image_count": 12,
+    "cover": {"image_id": IMAGE["id"], "image_url": IMAGE["image_url"], "alt_text": IMAGE["alt_text"]},
 }
 PLACE: dict[str, Any] = {
     "image_id": IMAGE["id"],
@@ -30,7 +31,7 @@ PLACE: dict[str, Any] = {
     "added_at": "2025-03-01T08:00:00.000000Z",
 }
 
-AlbumAnswer: Any = msgspec.defstruct("AlbumAnswer", [*get_type_hints(Album).items(), ("version", str)])
+ChangedAlbumAnswer: Any = msgspec.defstruct("ChangedAlbumAnswer", [*get_type_hints(Album).items(), ("version", str)])
 PlaceAnswer: Any = msgspec.defstruct(
     "PlaceAnswer", [("album_id", str), *get_type_hints(Placed).items(), ("version", str)]
 )
@@ -73,9 +74,9 @@ class PlaceGoneAnswer(msgspec.Struct):
 
 _HERE = {"album_id": ALBUM["id"]}
 
-MADE = told(AlbumAnswer, "The album as it is stored.", ALBUM | {"image_count": 0})
-MADE_BEFORE = told(AlbumAnswer, "The album as it is stored: its id was there before.", ALBUM)
-CHANGED = told(AlbumAnswer, "The album as it is now.", ALBUM | {"row_version": 2})
+MADE = told(ChangedAlbumAnswer, "The album as it is stored.", ALBUM | {"image_count": 0})
+MADE_BEFORE = told(ChangedAlbumAnswer, "The album as it is stored: its id was there before.", ALBUM)
+CHANGED = told(ChangedAlbumAnswer, "The album as it is now.", ALBUM | {"row_version": 2})
 DELETED = told(AlbumGoneAnswer, "The album is gone, and its images are still there.", {"id": ALBUM["id"]})
 PUT_TOGETHER = told(PlacesAnswer, "Where the images are in the album.", _HERE | {"images": [PLACE]})
 PUT = told(PlaceAnswer, "Where the image is in the album.", _HERE | PLACE)

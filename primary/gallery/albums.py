@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import UNSET
 from sqlalchemy.dialects.postgresql import insert
@@ -26,7 +27,14 @@ _CURRENT = sa.text(
     f"""
 SELECT {selected(values_of("album", "album"))}, (
   SELECT count(*) FROM album_image WHERE album_image.user_id = album.user_id AND album_image.album_id = album.id
-) AS image_count
+) AS image_count, (
+  SELECT json_build_object('image_id', image.id, 'image_url', image.image_url, 'alt_text', image.alt_text)
+  FROM image WHERE image.user_id = album.user_id AND image.id = coalesce(album.cover_image_id, (
+    SELECT placed.image_id FROM album_image AS placed
+    JOIN image AS i ON i.user_id = placed.user_id AND i.id = placed.image_id
+    WHERE placed.user_id = album.user_id AND placed.album_id = album.id
+    ORDER BY placed.position, i.created_at, placed.image_id LIMIT 1))
+) AS cover
 FROM album WHERE album.user_id = :user AND album.id = :album"""
 )
 
@@ -83,7 +91,7 @@ async def current(write: Write, album_id: UUID) -> Album:
     row = (await write.execute(_CURRENT, {"user": write.user, "album": album_id})).one_or_none()
     if row is None:
         raise NotFound("album")
-    return Album(**row._asdict())
+    return msgspec.convert(row._asdict(), Album)
 
 
 async def _refuse(write: Write, album_id: UUID) -> NoReturn:

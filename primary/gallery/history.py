@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from primary.gallery.touch import on_create
+
 # Without nested loops: a session keeps the plan of its first statement, made for one row, and a bulk edit has many.
-# In UTC, for a moment's JSON is written in the session's time zone. The time is that of the statement, so that the
-# edits of one are told together, and those of one transaction stay in order.
+# The time is that of the statement, so that the edits of one are told together, and those of one transaction stay in
+# order.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION tell_image_edits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET timezone = 'UTC' AS $$
+SET search_path = pg_catalog, public, pg_temp SET enable_nestloop = off AS $$
 BEGIN
   INSERT INTO public.image_edit (user_id, image_id, field, old_value, new_value, edited_by, edited_at)
   SELECT n.user_id, n.id, f.key, nullif(to_jsonb(o) -> f.key, 'null'), nullif(f.value, 'null'),
@@ -31,5 +33,4 @@ FOR EACH STATEMENT EXECUTE FUNCTION tell_image_edits()"""
 
 def tell_edits(image: sa.Table) -> None:
     """Let every edit of an image be told in image_edit. The trigger is created with the table."""
-    for statement in (_FUNCTION, _TRIGGER.format(image.name)):
-        sa.event.listen(image, "after_create", sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+    on_create(image, _FUNCTION, _TRIGGER.format(image.name))

@@ -46,6 +46,14 @@ class Activity(msgspec.Struct, kw_only=True):
     last_viewed_at: str | None
 
 
+class Cover(msgspec.Struct, kw_only=True):
+    """The image that an album is shown by: the chosen one, or the first in it."""
+
+    image_id: str
+    image_url: str
+    alt_text: str | None
+
+
 class Album(msgspec.Struct, kw_only=True):
     """An album by itself, without its images."""
 
@@ -56,7 +64,8 @@ class Album(msgspec.Struct, kw_only=True):
     created_at: str
     updated_at: str
     row_version: int
-    image_count: int = 0
+    image_count: int
+    cover: Cover | None
 
 
 class Placed(msgspec.Struct, kw_only=True):

@@ -5,8 +5,8 @@
     order = await reorder(write, album_id, [image_id, other_id])
     await take_out(write, album_id, image_id)
 
-The order is that of `position`, then of the image's id, so that it is an order even where a writer by SQL gave one
-position twice. All raise `NotFound` where the user has no such album, or no such image.
+The order is that of `position`, then of when the image was made, then of its id, so that it is an order even where a
+writer by SQL gave one position twice. All raise `NotFound` where the user has no such album, or no such image.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ from primary.write import Write
 IN_ALBUM = "image in the album"
 
 _HERE = "album_image.user_id = :user AND album_image.album_id = :album"
-_VALUES = selected({name: values_of("album_image", "album_image")[name] for name in Placed.__struct_fields__})
+_VALUES = selected(
+    {name: sql for name, sql in values_of("album_image", "album_image").items() if name in Placed.__struct_fields__}
+)
+_WITH_IMAGE = "album_image JOIN image ON image.user_id = album_image.user_id AND image.id = album_image.image_id"
 
 # What is referred to stays until the write ends, whoever would delete it.
 _ALBUM = sa.text("SELECT 1 FROM album WHERE user_id = :user AND id = :album FOR KEY SHARE")
 _IMAGES = sa.text("SELECT id FROM image WHERE user_id = :user AND id = ANY (:images) FOR KEY SHARE")
 
-_ALL = sa.text(f"SELECT {_VALUES} FROM album_image WHERE {_HERE} ORDER BY position, image_id")
+_ALL = sa.text(
+    f"SELECT {_VALUES} FROM {_WITH_IMAGE} WHERE {_HERE} ORDER BY position, image.created_at, album_image.image_id"
+)
 _SOME = sa.text(f"SELECT {_VALUES} FROM album_image WHERE {_HERE} AND image_id = ANY (:images)")
 _LAST = sa.text(f"SELECT max(position) FROM album_image WHERE {_HERE}")
 _PUT = sa.text(
@@ -53,15 +58,16 @@ WHERE {_HERE} AND album_image.image_id = r.image_id AND album_image.caption IS D
 )
 _MOVE = sa.text(f"UPDATE album_image SET position = :position WHERE {_HERE} AND image_id = :image")
 _NEIGHBOUR = """
-SELECT position FROM album_image WHERE {here} AND image_id <> :image
-  AND (position, image_id) {beyond} (:position, CAST(:anchor AS uuid))
-ORDER BY position {order}, image_id {order} LIMIT 1"""
-_BEFORE = sa.text(_NEIGHBOUR.format(here=_HERE, beyond="<", order="DESC"))
-_AFTER = sa.text(_NEIGHBOUR.format(here=_HERE, beyond=">", order="ASC"))
+SELECT position FROM {both} WHERE {here} AND image_id <> :image AND ROW(position, image.created_at, image_id) {beyond} (
+  SELECT position, image.created_at, image_id FROM {both} WHERE {here} AND image_id = :anchor)
+ORDER BY position {order}, image.created_at {order}, image_id {order} LIMIT 1"""
+_BEFORE = sa.text(_NEIGHBOUR.format(both=_WITH_IMAGE, here=_HERE, beyond="<", order="DESC"))
+_AFTER = sa.text(_NEIGHBOUR.format(both=_WITH_IMAGE, here=_HERE, beyond=">", order="ASC"))
 _SPREAD = sa.text(
     f"""
 UPDATE album_image SET position = spread.position FROM (
-  SELECT image_id, {STEP} * row_number() OVER (ORDER BY position, image_id) AS position FROM album_image WHERE {_HERE}
+  SELECT image_id, {STEP} * row_number() OVER (ORDER BY position, image.created_at, image_id) AS position
+  FROM {_WITH_IMAGE} WHERE {_HERE}
 ) AS spread WHERE {_HERE} AND album_image.image_id = spread.image_id AND album_image.position <> spread.position"""
 )
 _ORDER = sa.text(
@@ -153,7 +159,7 @@ async def _move(write: Write, album_id: UUID, image_id: UUID, field: str, anchor
             anchor = (await _placed(write, album_id, anchor_id)).position
         except NotFound:
             raise NotFound(IN_ALBUM, [Fault(field, f"there is no such {IN_ALBUM}")]) from None
-        asked = here | {"image": image_id, "anchor": anchor_id, "position": anchor}
+        asked = here | {"image": image_id, "anchor": anchor_id}
         beyond = (await write.execute(_BEFORE if field == "before" else _AFTER, asked)).scalar_one_or_none()
         position = between(beyond, anchor) if field == "before" else between(anchor, beyond)
         if position is not None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from primary.gallery.touch import on_create
+
+# The triggers of image_activity run within it, and find their tables by the search path.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION total_image_events() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   -- What is gone. With an image that is being deleted its activity goes too, so that need not be put right.
   IF TG_OP IN ('UPDATE', 'DELETE') THEN
@@ -55,12 +58,9 @@ _SEEN = {
 
 def total(image_event: sa.Table) -> None:
     """Let every change of the events move the totals. The triggers are created with the table."""
-    for statement in [
-        _FUNCTION,
-        *(
-            f"CREATE TRIGGER total_{event} AFTER {event.upper()} ON {image_event.name} REFERENCING {rows} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION total_image_events()"
-            for event, rows in _SEEN.items()
-        ),
-    ]:
-        sa.event.listen(image_event, "after_create", sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+    triggers = (
+        f"CREATE TRIGGER total_{event} AFTER {event.upper()} ON {image_event.name} REFERENCING {rows} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION total_image_events()"
+        for event, rows in _SEEN.items()
+    )
+    on_create(image_event, _FUNCTION, *triggers)

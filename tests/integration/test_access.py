@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from replica.location import DataDirectory
-from tests.support.gallery import WRITES
+from tests.support.gallery_writes import WRITES
 from tests.support.http import IMAGE, assert_is_problem, assert_problem, contents, execute, prompts, save
 from tests.support.replicas import files_of
 from tests.support.server import SECRET, RunningServer

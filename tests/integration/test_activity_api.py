@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.support.gallery import IMAGE_ID, OTHER_ID, asked, furnish, reads
+from tests.support.gallery_writes import IMAGE_ID, OTHER_ID, asked, furnish, reads
 from tests.support.http import assert_problem, contents, execute, save
 from tests.support.server import RunningServer
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.gallery import ALBUM_ID, IMAGE_ID, OTHER_ID, THIRD_ID, asked, furnish, put
+from tests.support.gallery_writes import ALBUM_ID, IMAGE_ID, OTHER_ID, THIRD_ID, asked, furnish, put
 from tests.support.http import IMAGE, assert_problem, contents, execute
 from tests.support.server import RunningServer
 
@@ -26,7 +26,10 @@ async def alice(client: httpx.AsyncClient) -> httpx.AsyncClient:
 
 async def order(database_url: str, album_id: str = ALBUM_ID) -> list[str]:
     """Give an album's images as every reader has them."""
-    sql = "SELECT image_id::text FROM album_image WHERE album_id = %s ORDER BY position, image_id"
+    sql = (
+        "SELECT image_id::text FROM album_image JOIN image USING (user_id) WHERE id = image_id AND album_id = %s "
+        "ORDER BY position, created_at, image_id"
+    )
     return [image_id for (image_id,) in await execute(database_url, sql, album_id)]
 
 
@@ -48,8 +51,10 @@ async def test_an_album_is_made_renamed_and_deleted_and_its_images_stay(
     await put(alice, made["id"], IMAGE_ID)
     edited = await asked(alice, "PATCH", path, {"title": "Flow", "description": None})
     assert {name for name in made if made[name] != edited[name]} == {
-        *("title", "description", "updated_at", "row_version", "image_count", "version")
+        *("title", "description", "updated_at", "row_version", "image_count", "cover", "version")
     }
+    # It is shown by its first image where none was chosen.
+    assert edited["cover"] == {"image_id": IMAGE_ID, "image_url": IMAGE["image_url"], "alt_text": None}
     gone = await asked(alice, "DELETE", path)
     assert gone["id"] == made["id"]
     assert await execute(database_url, "SELECT count(*) FROM album_image WHERE album_id = %s", made["id"]) == [(0,)]
@@ -175,7 +180,7 @@ async def test_what_a_writer_by_sql_put_at_one_position_can_be_moved_apart(
 ) -> None:
     await put(alice, ALBUM_ID, THIRD_ID)
     await execute(database_url, "UPDATE album_image SET position = 0")
-    assert await order(database_url) == [IMAGE_ID, OTHER_ID, THIRD_ID], "by the image's id"
+    assert await order(database_url) == [IMAGE_ID, OTHER_ID, THIRD_ID], "by when they were made"
     await asked(alice, "PATCH", f"{PATH}/images/{THIRD_ID}", {"before": OTHER_ID})
     assert await order(database_url) == [IMAGE_ID, THIRD_ID, OTHER_ID]
     await execute(database_url, f"UPDATE album_image SET position = {2**31 - 1}")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from primary.gallery.records import ImagePatch, NewImage
 from tests.conftest import Serving
-from tests.support.gallery import WRITES as GALLERY_WRITES
-from tests.support.gallery import path_of
+from tests.support.gallery_writes import WRITES as GALLERY_WRITES
+from tests.support.gallery_writes import path_of
 from tests.support.http import IMAGE, JSON, assert_is_problem, assert_problem, contents, save
 from tests.support.server import RunningServer, token
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import Serving
-from tests.support.gallery import IMAGE_ID, OTHER_ID, THIRD_ID, asked, furnish
+from tests.support.gallery_writes import IMAGE_ID, OTHER_ID, THIRD_ID, asked, furnish
 from tests.support.http import IMAGE, assert_problem, contents, execute
 
 MISSING = "00000000-0000-4000-8000-000000000000"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from importlib import resources
 
 import psycopg
 import pytest
@@ -16,10 +16,9 @@ from alembic.runtime.migration import MigrationContext
 from primary.capture import SCHEMA, engine_tables, install_capture
 from primary.gallery.tables import catalog, metadata
 from primary.migrate import VERSION_TABLE, UnknownRevision, migrate, pending
-from primary.migrations import versions
 from primary.postgres import Primary
 
-STEPS = len(list(Path(versions.__path__[0]).glob("0*.py")))
+STEPS = len(list((resources.files("primary") / "migrations" / "versions").glob("0*.py")))  # type: ignore[attr-defined]
 
 # Whatever a table or function can differ in, as Postgres itself writes it.
 DESCRIPTION = f"""

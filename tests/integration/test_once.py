@@ -15,7 +15,7 @@ from primary.once import SWEEP_MAX_ROWS, Asked, Given, KeyReused, once, sweep
 from primary.postgres import Primary
 from primary.write import Write
 from tests.conftest import Serving
-from tests.support.gallery import ALBUM_ID, IMAGE_ID, WRITES, asked, furnish, path_of
+from tests.support.gallery_writes import ALBUM_ID, IMAGE_ID, WRITES, asked, furnish, path_of
 from tests.support.http import IMAGE, assert_problem, contents, execute, save
 from tests.support.server import RunningServer
 
@@ -43,7 +43,7 @@ async def test_every_route_that_writes_is_in_the_table_and_takes_a_key(client: h
         for method, operation in methods.items()
         if method != "get" and f"{method.upper()} {path}" not in SYNCS
     }
-    assert writes.keys() == WRITES.keys(), "add the route to tests.support.gallery.WRITES"
+    assert writes.keys() == WRITES.keys(), "add the route to tests.support.gallery_writes.WRITES"
     for route, operation in writes.items():
         headers = {one["name"] for one in operation["parameters"] if one["in"] == "header"}
         assert "Idempotency-Key" in headers, f"{route} is not a WriteOperation"

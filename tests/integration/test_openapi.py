@@ -10,7 +10,7 @@ import pytest
 
 from primary.cursor import Cursor
 from tests.conftest import Serving
-from tests.support.gallery import ALBUM_ID, IMAGE_ID, OTHER_ID, THIRD_ID, WRITES, furnish, path_of
+from tests.support.gallery_writes import ALBUM_ID, IMAGE_ID, OTHER_ID, THIRD_ID, WRITES, furnish, path_of
 from tests.support.http import IMAGE, execute
 from tests.support.schemas import Document
 from tests.support.server import RunningServer

@@ -12,7 +12,7 @@ import pytest
 
 from replica.location import DataDirectory
 from tests.conftest import Serving
-from tests.support.gallery import asked, put, reads
+from tests.support.gallery_writes import asked, put, reads
 from tests.support.http import execute, save
 from tests.support.server import RunningServer
 

@@ -54,6 +54,8 @@ class Model:
         return self.rng.choice([*self.albums] or [""])
 
     async def _save(self, write: Write) -> None:
+        if len(self.images) >= 6:  # few, so that much happens to each
+            return
         prompt = f"prompt {self.rng.random()}"
         saved = await images.create(write, NewImage(prompt=prompt, image_url="u"))
         self.images[saved.image.id] = {"prompt": prompt, "alt_text": None, "is_favorite": False, "rating": None}
@@ -88,7 +90,7 @@ class Model:
 
     async def _count(self, write: Write) -> None:
         if one := self._image():
-            kind = self.rng.choice(["view", "o", "usage"])
+            kind = self.rng.choice(["view", "o", "o", "usage"])
             at = FIRST + timedelta(microseconds=self.rng.randrange(10**15))
             await events.count(write, UUID(one), kind, Happened(occurred_at=at))  # type: ignore[arg-type]
             self.events[one].append((kind, at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")))

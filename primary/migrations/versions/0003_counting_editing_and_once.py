@@ -29,7 +29,7 @@ def upgrade() -> None:
     op.execute(
         """
 CREATE OR REPLACE FUNCTION total_image_events() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   -- What is gone. With an image that is being deleted its activity goes too, so that need not be put right.
   IF TG_OP IN ('UPDATE', 'DELETE') THEN
@@ -75,7 +75,7 @@ END $$"""
     op.execute(
         """
 CREATE OR REPLACE FUNCTION tell_image_edits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET timezone = 'UTC' AS $$
+SET search_path = pg_catalog, public, pg_temp SET enable_nestloop = off AS $$
 BEGIN
   INSERT INTO public.image_edit (user_id, image_id, field, old_value, new_value, edited_by, edited_at)
   SELECT n.user_id, n.id, f.key, nullif(to_jsonb(o) -> f.key, 'null'), nullif(f.value, 'null'),
