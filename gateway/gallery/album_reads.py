@@ -85,7 +85,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         user = request.user.user
         if (unchanged := await freshness.before(request.scope, user, there=False)) is not None:
             return unchanged
-        reading = await store.read(user, read)
+        reading = await store.read(user, read, long=asked.listing.filters.q is not None)
         if reading.value is None:
             raise no_such_album()
         body = b'{"images":[%b],"next_cursor":%b,"version":"%b"}' % (

@@ -49,9 +49,10 @@ def entries_asked(query: bytes, of: str, *, limit_default: int, limit_max: int) 
 
 
 def include_asked(query: bytes) -> tuple[str, ...]:
-    """Read the query string of one image: what else is to be told of it."""
+    """Read the query string of one image: what else is to be told of it; its history, where nothing is said."""
     values, errors = _values(query)
-    parts = tuple(dict.fromkeys(text.split(","))) if (text := values.pop("include", "")) else ()
+    text = values.pop("include", "history")
+    parts = tuple(dict.fromkeys(text.split(","))) if text else ()
     if not all(part in PARTS for part in parts):
         errors.append(FieldError("include", f"must be some of {', '.join(PARTS)}, with commas between"))
     _done(values, errors)

@@ -109,5 +109,7 @@ class DetailRead(_Read):
     """A read of one image."""
 
     def _own(self) -> list[Parameter]:
-        told = "What else is told of it, with commas between: `history`, `events`, `albums`."
+        told = (
+            "What else is told of it, with commas between: `history` (as without this), `events`, `albums`; or empty."
+        )
         return [Parameter("include", "query", description=told, schema=Schema(type=_TEXT, examples=["history,albums"]))]

@@ -35,11 +35,13 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     """Give the routes, to be mounted below /api."""
     store, freshness, settings = parts.store, parts.freshness, parts.settings
 
-    def reader_of(query: bytes) -> Callable[[sqlite3.Connection], Page]:
+    def reader_of(query: bytes) -> tuple[Callable[[sqlite3.Connection], Page], bool]:
+        """Give the read that a query asks for, and whether it is long: full-text search does much in one step."""
         asked = page_asked(query, limit_default=settings.page_default, limit_max=settings.page_max)
         if asked.listing.is_plain:
-            return partial(images.newest, limit=asked.limit, after=asked.after)
-        return partial(browse, listing=asked.listing, limit=asked.limit, after=asked.after)
+            return partial(images.newest, limit=asked.limit, after=asked.after), False
+        read = partial(browse, listing=asked.listing, limit=asked.limit, after=asked.after)
+        return read, asked.listing.filters.q is not None
 
     # Clients ask for a few pages again and again, the first ones most of all.
     known_reader_of = lru_cache(maxsize=1_000)(reader_of)
@@ -52,11 +54,11 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         """
         scope = request.scope
         query = scope["query_string"]
-        read = known_reader_of(query) if len(query) <= _QUERY_KEPT_MAX_BYTES else reader_of(query)
+        read, is_long = known_reader_of(query) if len(query) <= _QUERY_KEPT_MAX_BYTES else reader_of(query)
         user = request.user.user
         if (unchanged := await freshness.before(scope, user)) is not None:
             return unchanged
-        reading = await store.read(user, read)
+        reading = await store.read(user, read, long=is_long)
         page = reading.value
         body = b'{"images":[%b],"next_cursor":%b,"version":"%b"}' % (
             page.images,
@@ -77,7 +79,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         user = request.user.user
         if (unchanged := await freshness.before(request.scope, user)) is not None:
             return unchanged
-        reading = await store.read(user, read)
+        reading = await store.read(user, read, long=True)
         body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
         return freshness.answer(user, reading.version, body)
 
@@ -88,14 +90,9 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         summary="Give one image",
     )
     async def get_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:
-        """Give an image and what its owner thinks of it; with `include` also its history, its events, its albums."""
-        query = request.scope["query_string"]
-        include = include_asked(query) if query else ()
-        if include:
-            read = partial(detail.detail, image_id=str(image_id_asked(image_id)), include=include)
-        else:
-            read = partial(images.one, image_id=str(image_id_asked(image_id)))
-        return await _of_image(request, read)
+        """Give an image, what its owner thinks of it, and its history; with `include` also its events, its albums."""
+        include = include_asked(request.scope["query_string"])
+        return await _of_image(request, partial(detail.detail, image_id=str(image_id_asked(image_id)), include=include))
 
     async def _of_image(request: StrictRequest, read: Callable[[sqlite3.Connection], bytes | None]) -> Answer:
         user = request.user.user
