@@ -65,8 +65,8 @@ class _Replica:
         )
         return read.value
 
-    def current(self) -> bool:
-        return self._follower.vouches(self._user)
+    async def checked(self) -> Cursor | None:
+        return await self._store.cursor(self._user) if await self._follower.check(self._user) else None
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
