@@ -34,6 +34,7 @@ _TOLD = (
     "A stream of server-sent events: `version` with the cursor of the replica, on connection and after each advance; "
     "with `changes=true` then `changes`, with the rows; `reset` where a client has to read everything again."
 )
+_NO_CURSOR = problem_spec(422, "invalid_request", "Last-Event-ID: 'x' is not a cursor")
 _TOO_MANY = problem_spec(429, "too_many_event_streams", "you have 100 event streams open")
 
 
@@ -79,6 +80,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         media_type="text/event-stream",
         responses={
             200: ResponseSpec(str, description=_TOLD, media_type="text/event-stream", generate_examples=False),
+            422: _NO_CURSOR,
             429: _TOO_MANY,
         },
         tags=["sync"],

@@ -94,10 +94,10 @@ class Harness:
         self.store = Store()
         self.follower = Follower(self.store, self.tail, limits, lambda: self.away, lambda: self.now)
 
-    async def look(self, *, reset: bool = False, **users: Cursor) -> None:
+    async def look(self, users: dict[str, Cursor] | None = None, *, reset: bool = False, **more: Cursor) -> None:
         """Have the tail look once, and wait until that and what it led to is done."""
         asked = self.tail.asked
-        await self.tail.looks.put(Moves(users, reset))
+        await self.tail.looks.put(Moves((users or {}) | more, reset))
         await self.settle(lambda: self.tail.asked > asked)
 
     async def lose(self, error: Exception | None = None) -> None:
@@ -285,8 +285,8 @@ async def test_the_hottest_are_synced_first_and_no_more_than_the_bound_at_once()
             subject.store.synced.clear()
             subject.store.most_at_once = 0
             subject.store.gate.clear()
-            await subject.look(x=at(1), **{user: subject.move(user, 2) for user in ["user 1", "user 2"]})
-            await subject.look(**{user: subject.move(user, 2) for user in ["user 3", "user 0", "user 5", "user 4"]})
+            await subject.look({user: subject.move(user, 2) for user in ("user 1", "user 2")})
+            await subject.look({user: subject.move(user, 2) for user in ("user 3", "user 0", "user 5", "user 4")})
             assert len(subject.store.synced) == 2
             subject.store.gate.set()
             await subject.settle(lambda: len(subject.store.synced) == 6)
