@@ -242,11 +242,12 @@ class Follower:
             followed = self._followed.get(user)
             if followed is not None and followed.hear(cursor, since):
                 moved = True
-                self._schedule(followed)
+                self._put(followed)
         if moves.reset or silent:
             for followed in [*self._followed.values()]:
                 if followed.joined != self._era or followed.target is not None:
-                    self._schedule(followed)
+                    self._put(followed)
+        self._sync_next()
         return moved
 
     def _hears(self, now: float) -> bool:
@@ -263,10 +264,13 @@ class Follower:
     # ------------------------------------------------------------- syncing those who moved
 
     def _schedule(self, followed: Followed) -> None:
+        self._put(followed)
+        self._sync_next()
+
+    def _put(self, followed: Followed) -> None:
         if not followed.waiting:
             followed.waiting = True
             heapq.heappush(self._due, (followed.heat(), next(self._order), followed))
-            self._sync_next()
 
     def _sync_next(self) -> None:
         while self._due and len(self._syncing) < self._limits.follow_concurrency:
