@@ -155,13 +155,16 @@ class EventStream(ASGIResponse):
     async def _tell_changes(self, told: Cursor, cursor: Cursor) -> Cursor:
         """Tell what changed since ``told``, to the end, wherever the replica is by then; give that cursor."""
         position = Position(told)
-        while (read := await self._source.changes(position)) is not None:
+        while not self._watch.ended:
+            read = await self._source.changes(position)
+            if read is None:
+                await self._put(_reset(cursor))
+                return cursor
             position = read.next
             await self._put(_changed(position.cursor, read.changes, whole=read.whole))
             if read.whole:
                 return position.cursor
-        await self._put(_reset(cursor))
-        return cursor
+        return told
 
     async def _put(self, text: bytes) -> None:
         await self._give({"type": "http.response.body", "body": text, "more_body": True})

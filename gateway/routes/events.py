@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -96,9 +97,12 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             watch = opening.enter_context(streams.listen(user))
             await follower.check(user)
             start = await store.cursor(user)
+            age_max_s = settings.event_age_max_s * random.uniform(
+                0.9, 1
+            )  # those that came together do not come back so
             pace = Pace(
                 settings.event_heartbeat_s,
-                min(settings.event_age_max_s, request.user.expires_at - time.time()),
+                min(age_max_s, request.user.expires_at - time.time()),
                 settings.event_stall_max_s,
             )
             replica = _Replica(store, follower, user)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,10 @@ from tests.support.sse import Event, Stream, listening
 
 STREAMS = "tidepool_event_streams"
 INSERT = "INSERT INTO image (user_id, prompt, image_url) VALUES (%s, %s, 'u')"
+BIG = (
+    "INSERT INTO image (user_id, prompt, image_url, meta) SELECT 'alice', 'p', 'u', "
+    "jsonb_build_object('pad', repeat(md5(random()::text), 900)) FROM generate_series(1, 40) AS i"
+)
 MANY = "INSERT INTO image (user_id, prompt, image_url) SELECT %s, 'of many ' || i, 'u' FROM generate_series(1, %s) AS i"
 
 
@@ -377,29 +382,39 @@ async def deaf(server: RunningServer, user: str, query: str) -> AsyncIterator[so
 async def test_who_never_reads_costs_a_bounded_memory_and_in_the_end_nothing(
     serving: Serving, database_url: str
 ) -> None:
-    """60 commits of 3 MB each, of which not one is read: what is kept is a part of one, and no queue."""
-    import tracemalloc
-
+    """16 commits of 1 MB each, of which not one is read: what is kept is a part of one, and no queue."""
     async with serving(event_stall_max_s=2, event_heartbeat_s=0.5) as server:
         client = server.client("alice")
         await current(client)
-        big = "INSERT INTO image (user_id, prompt, image_url, meta) SELECT 'alice', 'p', 'u', "
-        big += "jsonb_build_object('pad', repeat(md5(random()::text), 900)) FROM generate_series(1, 40) AS i"
         async with deaf(server, "alice", "changes=true"):
             await until_metric(client, STREAMS, 1)
-            await execute(database_url, big)
+            await execute(database_url, BIG)
             await current(client)
             tracemalloc.start()
             try:
                 before, _ = tracemalloc.get_traced_memory()
                 for _ in range(15):
-                    await execute(database_url, big)
+                    await execute(database_url, BIG)
                     await client.post("/api/sync")
                 grown = tracemalloc.get_traced_memory()[0] - before
             finally:
                 tracemalloc.stop()
             assert grown < 6 << 20, f"{grown >> 20} MiB"
             await until_metric(client, STREAMS, 0, within_s=5)
+
+
+async def test_a_stop_is_not_held_up_by_who_does_not_read(serving: Serving, database_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        async with serving() as server:
+            client = server.client("alice")
+            await current(client)
+            await stack.enter_async_context(deaf(server, "alice", "changes=true"))
+            await until_metric(client, STREAMS, 1)
+            for _ in range(5):
+                await execute(database_url, BIG)
+                await current(client)
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 5
 
 
 async def test_who_reads_late_is_told_of_the_latest_state_alone(serving: Serving, database_url: str) -> None:
