@@ -63,7 +63,7 @@ class Followed:
 
     def lacks(self, era: int | None) -> bool:
         """Say whether it is to be synced though nobody reads it: something was heard of, or someone listens."""
-        return self.target is not None or (self.streams > 0 and era is not None and self.joined != era)
+        return self.target is not None or (self.streams > 0 and self.joined != era)
 
     def serves(self, era: int, now: float) -> bool:
         """Say whether the replica is as current as following makes it."""

@@ -97,9 +97,8 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             watch = opening.enter_context(streams.listen(user))
             await follower.check(user)
             start = await store.cursor(user)
-            age_max_s = settings.event_age_max_s * random.uniform(
-                0.9, 1
-            )  # those that came together do not come back so
+            # A little apart, so that those who came together (after a restart, say) do not come back together.
+            age_max_s = settings.event_age_max_s * random.uniform(0.9, 1)  # noqa: S311
             pace = Pace(
                 settings.event_heartbeat_s,
                 min(age_max_s, request.user.expires_at - time.time()),

@@ -288,6 +288,7 @@ async def test_a_stop_is_not_held_up_by_a_dead_link(
     async with serving(database_url=proxy.url, primary_probe_interval_s=PROBE_S) as server:
         alice = server.client("alice")
         await save(alice)
+        assert len(await prompts(alice)) == 1  # so that the tail looks, and is in the middle of it
         proxy.stall()
         writing = asyncio.create_task(alice.post("/api/images", json=IMAGE))
         await asyncio.sleep(0.3)
