@@ -10,6 +10,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -127,6 +128,36 @@ async def test_who_is_too_far_behind_for_changes_is_told_to_read_everything_agai
         assert (await stream.next()).name == "changes"
     async with listening(client, since=earlier(built)) as stream:
         assert (await stream.next()).name == "version"  # for which it is not too far
+
+
+async def test_many_streams_under_many_writers_end_at_their_users_heads_and_tell_of_nobody_else(
+    server: RunningServer, database_url: str
+) -> None:
+    users = [f"user {n}" for n in range(12)]
+    async with AsyncExitStack() as stack:
+        streams = [
+            (user, await stack.enter_async_context(listening(server.client(user), changes="true")))
+            for user in users * 2
+        ]
+
+        async def write(writer: int) -> None:
+            for step in range(8):
+                user = users[(writer + step * 7) % len(users)]
+                if writer % 2:
+                    await save(server.client(user), prompt=f"{user}: {writer}.{step}")
+                else:
+                    await execute(database_url, INSERT, user, f"{user}: {writer}.{step}")
+
+        await asyncio.gather(*(write(writer) for writer in range(10)))
+        for user, stream in streams:
+            head = await current(server.client(user))
+            events = await stream.until(head)
+            assert events[-1].id == head
+            seen = [number(event.id) for event in events if event.id is not None]
+            assert seen == sorted(set(seen))
+            told = [change["row"]["prompt"] for event in events for change in event.data.get("changes", ())]
+            assert len(told) == len(set(told)) == number(head) - seen[0]
+            assert all(prompt.startswith(f"{user}: ") for prompt in told)
 
 
 @pytest.mark.parametrize(
@@ -346,10 +377,8 @@ async def test_one_user_has_no_more_streams_than_the_bound_and_all_together_neit
 async def test_a_client_that_leaves_leaves_nothing_behind(serving: Serving) -> None:
     async with serving(event_heartbeat_s=0.1, follow_idle_s=0) as server:
         watcher = server.client(None)
-        for user in ("alice", "bob"):
-            await save(server.client(user))
-        tasks = len(asyncio.all_tasks())
-        for _ in range(3):
+
+        async def come_and_go() -> None:
             async with AsyncExitStack() as stack:
                 for user in ("alice", "alice", "bob"):
                     client = await stack.enter_async_context(client_of(server.url, user))
@@ -357,8 +386,18 @@ async def test_a_client_that_leaves_leaves_nothing_behind(serving: Serving) -> N
                     await stream.next()
                 assert await metric(watcher, STREAMS) == 3
             await until_metric(watcher, STREAMS, 0, within_s=1)
-        await until_metric(watcher, "tidepool_followed_users", 0)
-        assert len(asyncio.all_tasks()) <= tasks + 2  # its connection's, if it is still being closed
+            await until_metric(watcher, "tidepool_followed_users", 0)
+
+        def held() -> tuple[int, int]:
+            return len(asyncio.all_tasks()), len([*Path("/proc/self/fd").iterdir()])
+
+        await come_and_go()  # which leaves the two replicas open
+        before = held()
+        for _ in range(2):
+            await come_and_go()
+        async with asyncio.timeout(2):  # for connections that are still being closed
+            while any(now > then for now, then in zip(held(), before, strict=True)):
+                await asyncio.sleep(0.02)
 
 
 # ── A client that does not read ─────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -24,7 +26,7 @@ from tests.support.bay import Bay, opened
 from tests.support.http import execute, metric, prompts, save, until_followed, until_metric, until_prompts
 from tests.support.proxy import PostgresProxy
 from tests.support.replicas import grow_all, touch_all
-from tests.support.server import RunningServer
+from tests.support.server import RunningServer, ServerProcess
 from tests.support.sse import listening
 
 INSERT = "INSERT INTO image (user_id, prompt, image_url) VALUES (%s, %s, 'u')"
@@ -131,6 +133,30 @@ async def test_a_read_looks_first_where_only_the_tail_is_lost(
             await execute(database_url, INSERT, "alice", f"{n}")
             assert len(await prompts(client)) == n + 1, "at once"
             assert not await stale(client)
+
+
+async def test_a_node_that_was_stopped_for_a_while_serves_nothing_old_as_current(
+    server_process: ServerProcess, database_url: str
+) -> None:
+    """SIGSTOP, a write meanwhile, SIGCONT: the requests that wait at the door come before the tail has said a word."""
+    await server_process.start()
+    clients = [server_process.client("alice") for _ in range(4)]
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            await stack.enter_async_context(client)
+            assert await prompts(client) == []
+        await until_followed(clients[0])
+        for n in range(1, 4):
+            os.kill(server_process.pid, signal.SIGSTOP)
+            await execute(database_url, INSERT, "alice", f"{n}")
+            reading = [asyncio.create_task(client.get("/api/images")) for client in clients]
+            await asyncio.sleep(SILENCE_MAX_S + 0.2)
+            os.kill(server_process.pid, signal.SIGCONT)
+            for answer in await asyncio.gather(*reading):
+                assert answer.status_code == 200
+                assert len(answer.json()["images"]) == n or answer.headers["x-replica-stale"] == "true"
+            await until_prompts(clients[0], [f"{m + 1}" for m in range(n)])
+            await until_fresh(clients[0])
 
 
 async def test_who_is_not_read_for_long_is_let_go_and_with_the_last_the_primary_is_left_alone(
