@@ -75,7 +75,7 @@ async def test_a_burst_of_writes_is_followed_to_its_end_and_in_fewer_syncs(
     assert await metric(client, "tidepool_syncs_total") - before <= 100
 
 
-@pytest.mark.parametrize("fault", ["cut", "deafen", "stall"])
+@pytest.mark.parametrize("fault", ["cut", "stall"])
 async def test_a_tail_that_stops_makes_reads_say_so_and_they_recover_by_themselves(
     serving: Serving, proxy: PostgresProxy, database_url: str, fault: str
 ) -> None:
@@ -89,11 +89,11 @@ async def test_a_tail_that_stops_makes_reads_say_so_and_they_recover_by_themselv
         if fault == "stall":
             proxy.stall()
         else:
-            await getattr(proxy, fault)()
+            await proxy.cut()
         broken_at = time.monotonic()
         await execute(database_url, INSERT, "alice", "meanwhile")
         written_at = time.monotonic()
-        while (now := time.monotonic()) < broken_at + 3:
+        while (now := time.monotonic()) < broken_at + 2 * SILENCE_MAX_S + 0.3:
             answer = await client.get("/api/images")
             assert answer.status_code == 200
             assert time.monotonic() - now < 1.2, "a read does not wait for a primary that is away"
@@ -146,7 +146,7 @@ async def test_a_node_that_was_stopped_for_a_while_serves_nothing_old_as_current
             await stack.enter_async_context(client)
             assert await prompts(client) == []
         await until_followed(clients[0])
-        for n in range(1, 4):
+        for n in range(1, 3):
             os.kill(server_process.pid, signal.SIGSTOP)
             await execute(database_url, INSERT, "alice", f"{n}")
             reading = [asyncio.create_task(client.get("/api/images")) for client in clients]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import tempfile
@@ -36,9 +37,11 @@ _ABANDONED_AFTER_S = 900
 
 def stop_abandoned() -> None:
     """Stop the servers that runs which were killed have left; one that another run still uses stays."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/**/postgres.users"):
-        if time.time() - lock.stat().st_mtime > _ABANDONED_AFTER_S:
-            asyncio.run(_join_and_leave(EmbeddedPostgres(lock.parent)))
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # it may be going this moment, with the run that made it
+            for lock in folder.rglob("postgres.users"):
+                if time.time() - lock.stat().st_mtime > _ABANDONED_AFTER_S:
+                    asyncio.run(_join_and_leave(EmbeddedPostgres(lock.parent)))
 
 
 async def _join_and_leave(server: EmbeddedPostgres) -> None:
