@@ -86,7 +86,7 @@ class Follower:
         self._looks = 0
         self._era = 0
         self._begun = False  # whether the tail has looked in this era
-        self._heard_at = float("-inf")  # when the last look began that was answered
+        self._heard_at = self._time()  # when the last look began that was answered; before the first, when it was due
         self._lost = False  # whether the last look was not
         self._due: list[tuple[tuple[bool, float], int, Followed]] = []
         self._order = itertools.count()
@@ -109,7 +109,7 @@ class Follower:
 
     def counts(self) -> FollowerCounts:
         """Give the follower's counters."""
-        silent_s = self._time() - self._heard_at if self._begun else 0.0
+        silent_s = self._time() - self._heard_at if self._followed else 0.0
         return FollowerCounts(len(self._followed), self._streams, self._looks, silent_s)
 
     # ------------------------------------------------------------- what readers ask
@@ -226,6 +226,7 @@ class Follower:
         self._begun = False
         self._wanted.clear()
         await self._wanted.wait()
+        self._heard_at = self._time()
 
     def _take_in(self, moves: Moves, began: float) -> bool:
         """Take in what a look told that began then; say whether anybody who is followed has moved."""

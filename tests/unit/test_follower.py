@@ -326,6 +326,18 @@ async def test_a_look_that_fails_ends_following_at_once_and_the_next_that_does_n
     assert ada.store.synced == []
 
 
+async def test_how_long_the_tail_is_silent_is_told_from_the_first_look_on_that_was_due(subject: Harness):
+    subject.now += 1_000
+    assert subject.follower.counts().silent_s == 0
+    await subject.follow("ada")
+    await subject.settle()
+    subject.now += 3
+    await subject.lose()
+    assert subject.follower.counts().silent_s == 3
+    await subject.look(reset=True)
+    assert subject.follower.counts().silent_s < 3
+
+
 async def test_what_fails_unforeseen_ends_following_no_less_and_is_tried_again(ada: Harness):
     await ada.lose(RuntimeError("a defect"))
     assert not ada.follower.serves("ada")
