@@ -93,8 +93,9 @@ class Settings:
     # Whose replicas follow the primary by themselves: users that were read lately, and those with an event stream.
     follow_idle_s: Annotated[float, Duration(0, 86_400)] = 60  # unread for so long: the next read looks first
     # Between two looks at who moved. A look costs Postgres some 0.1 ms; while somebody moves it is taken every 2 ms.
-    look_live_ms: Annotated[int, Whole(2, 10_000)] = 8  # at most, with an event stream open: an event is late by that
-    look_idle_ms: Annotated[int, Whole(2, 10_000)] = 100  # at most, with none: so old may be what is read
+    # Without one for a second nobody counts as followed, so neither may be anywhere near that.
+    look_live_ms: Annotated[int, Whole(2, 500)] = 8  # at most, with an event stream open: an event is late by that
+    look_idle_ms: Annotated[int, Whole(2, 500)] = 100  # at most, with none: so old may be what is read
 
     # Event streams: a few tabs of a few devices for each user; one costs the node some 30 KB.
     event_streams_per_user_max: Annotated[int, Whole(0, 100_000)] = 100

@@ -18,6 +18,7 @@ from tests.support.gallery_writes import WRITES
 from tests.support.http import IMAGE, assert_is_problem, assert_problem, contents, execute, prompts, save
 from tests.support.replicas import files_of
 from tests.support.server import SECRET, RunningServer
+from tests.support.sse import listening
 
 STRANGE_IDS = [
     "../../etc/passwd",
@@ -127,6 +128,8 @@ NAMES_NONE = {
     "PUT /api/me/upstream": [Route({"endpoint": "https://93.184.215.14/graphql", "api_key": "bob's"})],
     "DELETE /api/me/upstream": [Route()],
 }
+# A route whose answer goes on, in events.
+STREAMS = {"GET /api/events": [Route(), Route(headers=(("Last-Event-ID", "a-b-c-d.1"),))]}
 NEEDS_NO_TOKEN = {"GET /health/live", "GET /health/ready", "GET /metrics"}
 
 
@@ -143,7 +146,7 @@ async def described_routes(client: httpx.AsyncClient) -> set[str]:
 
 
 async def test_every_route_is_known_to_these_tests(server: RunningServer) -> None:
-    known = NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys() | NEEDS_NO_TOKEN
+    known = NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys() | STREAMS.keys() | NEEDS_NO_TOKEN
     assert await described_routes(server.client(None)) == known, "add the route to one of the tables above"
     assert all("{" in route for route in NAMES_A_ROW)
     assert not any("{" in route for route in NAMES_NONE)
@@ -234,6 +237,28 @@ async def test_an_answer_is_of_the_asking_user_alone(
     assert rows == [(SECRET_TEXT, 1)]
     heads = await execute(database_url, "SELECT version FROM tidepool.head WHERE user_id = 'alice'")
     assert alices.version.endswith(f".{heads[0][0]}")
+
+
+@pytest.mark.parametrize("since", ["none", "their version", "another primary's"])
+async def test_an_event_stream_tells_nothing_of_another_user(
+    server: RunningServer, database_url: str, alices: Alices, since: str
+) -> None:
+    alice, bob = server.client("alice"), server.client("bob")
+    while (await save(bob))["version"] != alices.version:  # so that only whose it is tells the two apart
+        pass
+    given = {"their version": {"since": alices.version}, "another primary's": {"since": "a-b-c-d.1"}}.get(since, {})
+    async with listening(bob, changes="true", **given) as stream, listening(alice, changes="true") as hers:
+        for n in range(3):
+            await save(alice, prompt=SECRET_TEXT)
+            await execute(database_url, "UPDATE profile SET username = username || '!' WHERE user_id = 'alice'")
+            await save(bob, prompt=f"bob's {n}")
+        events = await stream.until((await bob.post("/api/sync")).json()["version"])
+        assert {change["row"]["prompt"] for event in events for change in event.data.get("changes", ())} == {
+            f"bob's {n}" for n in range(3)
+        }
+        assert SECRET_TEXT not in str(events)
+        alices_last = (await alice.post("/api/sync")).json()["version"]
+        assert SECRET_TEXT in str(await hers.until(alices_last))
 
 
 async def test_an_image_with_another_users_id_is_an_image_of_ones_own(
@@ -370,7 +395,7 @@ async def asked_by_nobody(server: RunningServer, database_url: str) -> AsyncIter
 
 
 async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.AsyncClient) -> None:
-    routes = [(route, asked) for route, ways in (NAMES_A_ROW | NAMES_NONE).items() for asked in ways]
+    routes = [(route, asked) for route, ways in (NAMES_A_ROW | NAMES_NONE | STREAMS).items() for asked in ways]
     routes += [(route, Route(body(SOME_ID))) for route, body in NAMES_ROWS_IN_ITS_BODY.items()]
     for name, token in BAD_TOKENS.items():
         for route, asked in routes:
@@ -391,7 +416,7 @@ async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.
 
 
 async def test_without_a_token_no_route_opens(asked_by_nobody: httpx.AsyncClient) -> None:
-    for route in NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys():
+    for route in NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys() | STREAMS.keys():
         method, path = route.split(" ")
         for headers in ({}, {"Authorization": ""}, {"Authorization": "Basic YWxpY2U6"}, {"Authorization": "Bearer"}):
             answer = await asked_by_nobody.request(method, path, headers=headers)

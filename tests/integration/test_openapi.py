@@ -308,6 +308,21 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         answers += await answers_of_writes(server, tight)
     seen = {check(described, answer) for answer in answers}
 
+    # A stream is checked by its beginning: what it says after that are events.
+    async with client.stream("GET", "/api/events", params={"changes": "true"}) as stream:
+        said = described.operations()["GET /api/events"]["responses"][str(stream.status_code)]
+        assert [*said["content"]] == [stream.headers["content-type"].partition(";")[0]] == ["text/event-stream"]
+        seen.add(("GET /api/events", stream.status_code))
+    full_dir = server.settings.data_dir.parent / "full"
+    async with serving(data_dir=full_dir, event_streams_per_user_max=0) as full:
+        seen.add(check(described, await full.client("alice").get("/api/events")))
+    for answer in [
+        await nobody.get("/api/events"),
+        await client.get("/api/events", params={"since": "x"}),
+        await client.get("/api/events", params={"changes": "perhaps"}),
+    ]:
+        seen.add(check(described, answer))
+
     # And where the primary is away, or does not get there.
     data_dir = server.settings.data_dir.parent / "other"
     async with serving(data_dir=data_dir, database_url="postgresql://x@127.0.0.1:1/x", min_version_wait_ms=1) as lost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -36,9 +37,10 @@ _ABANDONED_AFTER_S = 900
 def stop_abandoned() -> None:
     """Stop the servers that runs which were killed have left; one that another run still uses stays."""
     for folder in temporary_folders():
-        for lock in folder.glob("**/postgres.users"):
-            if time.time() - lock.stat().st_mtime > _ABANDONED_AFTER_S:
-                asyncio.run(_join_and_leave(EmbeddedPostgres(lock.parent)))
+        with contextlib.suppress(FileNotFoundError):  # it may be going this moment, with the run that made it
+            for lock in folder.glob("**/postgres.users"):
+                if time.time() - lock.stat().st_mtime > _ABANDONED_AFTER_S:
+                    asyncio.run(_join_and_leave(EmbeddedPostgres(lock.parent)))
 
 
 async def _join_and_leave(server: EmbeddedPostgres) -> None:
