@@ -19,6 +19,7 @@ from tests.benchmarks import (
     capture_cost,
     first_build,
     incremental_sync,
+    live,
     many_users,
     peer,
     reads,
@@ -38,6 +39,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
         incremental_sync,
         capture_cost,
         many_users,
+        live,
         peer,
     )
 }

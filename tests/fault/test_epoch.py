@@ -7,8 +7,6 @@ and in the other, is told by a witness in Postgres itself (tests.support.causal)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from tests.support.backup import Backup, backup_of
 from tests.support.causal import Rows, Truth, install_witness, truth
 from tests.support.http import assert_problem, execute
 from tests.support.proxy import PostgresProxy
-from tests.support.server import RunningServer, running
+from tests.support.server import running
 from tests.support.sse import listening
 
 WITHIN_S = 15

@@ -10,10 +10,13 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
+
 import httpx
 import psycopg
 
 from primary.cursor import Cursor
+from primary.postgres import EPOCH_SQL
 from tests.support.causal import History, Rows, Saw, Wrote
 from tests.support.http import IMAGE
 from tests.support.proxy import PostgresProxy, proxied
@@ -24,7 +27,11 @@ FAULTS = ("kill", "pause", "cut", "stall", "deafen")
 PATIENCE_S = 2.0  # of a client: what is not answered by then may have happened or not
 _IMAGES_MAX = 12  # of a user: small states, which change often
 
-_Refused = (httpx.HTTPError, AssertionError, TimeoutError)
+_INSERT = "INSERT INTO image (user_id, id, prompt, image_url) VALUES (%s, %s, %s, 'https://images.example/1.png')"
+_DELETE = "DELETE FROM image WHERE user_id = %s AND id = ANY(%s::uuid[])"
+_HEAD = f"SELECT {EPOCH_SQL}, version FROM tidepool.head WHERE user_id = %s".encode()
+
+_REFUSED = (httpx.HTTPError, AssertionError, TimeoutError)
 
 
 class Node:
@@ -215,27 +222,26 @@ class Stranger(Client):
     def __init__(self, url: str, user: str, crowd: Sequence[Node], history: History, rng: random.Random) -> None:
         super().__init__("psql", user, crowd, history, rng)
         self._url = url
+        self._connection: psycopg.AsyncConnection[Any]
+
+    async def run(self) -> None:
+        """Go on until it is stopped."""
+        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as self._connection:
+            await super().run()
 
     async def _write(self, client: httpx.AsyncClient, node: Node) -> None:
         self._count += 1
         image, prompt = str(uuid.UUID(int=self._rng.getrandbits(128), version=4)), f"{self.user} psql {self._count}"
-        async with await psycopg.AsyncConnection.connect(self._url) as connection:
+        async with self._connection.transaction():
             if len(self._mine) >= _IMAGES_MAX:
-                await connection.execute(
-                    "DELETE FROM image WHERE user_id = %s AND id = ANY(%s::uuid[])", [self.user, self._mine]
-                )
+                await self._connection.execute(_DELETE, [self.user, self._mine])
                 self._mine.clear()
-            await connection.execute(
-                "INSERT INTO image (user_id, id, prompt, image_url) VALUES (%s, %s, %s, 'https://images.example/1.png')",
-                [self.user, image, prompt],
-            )
-            found = await connection.execute("SELECT version FROM tidepool.head WHERE user_id = %s", [self.user])
-            (version,) = await found.fetchone() or (None,)
-        assert version is not None
+            await self._connection.execute(_INSERT, [self.user, image, prompt])
+            found = await self._connection.execute(_HEAD, [self.user])
+            ((epoch, version),) = await found.fetchall()
         self._mine.append(image)
         self._history.counts["write by psql"] += 1
-        if self._cursor is not None:  # whose epoch is then known
-            self._acknowledge("psql", Cursor(self._cursor.epoch, version), image, prompt)
+        self._acknowledge("psql", Cursor(epoch, version), image, prompt)
 
 
 class Listener(_Someone):
@@ -259,7 +265,7 @@ class Listener(_Someone):
                 ):
                     opening.reschedule(None)
                     await self._listen(client, node, stream)
-            except _Refused as error:
+            except _REFUSED as error:
                 self._history.counts[f"stream lost: {type(error).__name__}"] += 1
                 await asyncio.sleep(0.05)
 
