@@ -22,7 +22,9 @@ from tests.support.http import execute
 
 NODES = 3
 USERS = ("ann", "bob", "cy")
-SETTLE_S = 10
+QUIET = "dee"  # is written to now and then, past the nodes: what they know of it, they know from the tail alone
+FAULT_S = (0.1, 0.6, 4.0)  # less and more than what following makes up for
+SETTLE_S = 30  # on a busy machine; a connection that nobody answers is given up after 5 s
 
 
 async def a_crowd_at_work(nodes: list[Node], database_url: str, seed: int, rounds: int) -> History:
@@ -35,16 +37,18 @@ async def a_crowd_at_work(nodes: list[Node], database_url: str, seed: int, round
 
     clients = [Client(name, user, nodes, history, chance()) for user in USERS for name in ("one", "two")]
     strangers = [Stranger(database_url, user, nodes, history, chance()) for user in USERS[:2]]
+    strangers.append(Stranger(database_url, QUIET, nodes, history, chance(), pace_s=0.2))
     listeners = [Listener(user, nodes, history, chance()) for user in USERS for _ in range(2)]
-    readers = [Reader(user, nodes, history, chance()) for user in USERS]
+    readers = [Reader(user, nodes, history, chance()) for user in (*USERS, QUIET)]
     everyone: list[Client | Listener | Reader] = [*clients, *strangers, *listeners, *readers]
     async with asyncio.TaskGroup() as group:
         for each in everyone:
             group.create_task(each.run())
         async with asyncio.TaskGroup() as faults:
             for node in nodes:
-                each_fault = [fault for _ in range(rounds) for fault in rng.sample(FAULTS, len(FAULTS))]
-                faults.create_task(go_wrong(node, each_fault, chance()))
+                due = [(fault, rng.choice(FAULT_S)) for _ in range(rounds) for fault in rng.sample(FAULTS, len(FAULTS))]
+                due.append(("stall", FAULT_S[-1] if node is nodes[0] else FAULT_S[0]))
+                faults.create_task(go_wrong(node, due, chance()))
         await asyncio.sleep(0.5)  # some more work on nodes that are well
         for one in everyone:
             one.stop()
@@ -57,7 +61,7 @@ async def _converged(nodes: list[Node], database_url: str) -> None:
         while True:
             began = await _heads(database_url)
             await asyncio.sleep(FRESH_S)  # what is not marked stale after that has everything
-            found = [(node, user, await settled(node, user, SETTLE_S)) for node in nodes for user in USERS]
+            found = [(node, user, await settled(node, user, SETTLE_S)) for node in nodes for user in (*USERS, QUIET)]
             if began == await _heads(database_url):
                 break
     known = await truth(database_url)
@@ -82,7 +86,7 @@ async def prove(folder: Path, database_url: str, catalog: Catalog, feed: Feed, s
             assert await node.process.stop() == 0
             report = await verify(node.data_dir, feed, catalog)
             assert report.clean, (node.name, report.differing)
-            assert report.users == len(USERS)
+            assert report.users == len(USERS) + 1
     print(sorted(history.counts.items()))
     return history.counts
 

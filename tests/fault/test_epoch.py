@@ -121,6 +121,33 @@ async def test_another_primary_is_noticed_by_itself_and_no_row_of_the_one_before
             assert (await stream.next()).name == "reset"
 
 
+async def start_in_place(backup: Backup, url: str) -> None:
+    await write(url, 2, "lost")
+    await backup.start_in_place()
+
+
+@pytest.mark.parametrize("new", [1, 2, 3], ids=["behind", "level", "past"])
+async def test_a_backup_that_was_started_as_it_is_is_noticed_though_its_epoch_is_the_same(
+    proxy: PostgresProxy, database_url: str, data_dir: Path, new: int
+) -> None:
+    await install_witness(database_url)
+    await write(database_url, 2, "old")
+    async with running(Settings(data_dir=data_dir, database_url=proxy.url)) as node, backup_of(database_url) as backup:
+        client = node.client("alice")
+        async with listening(node.client("alice"), changes="true") as stream:
+            await write(database_url, 2, "lost", user="bob")  # the log of a primary grows by what all users write
+            await start_in_place(backup, database_url)
+            await stream.until(lost := await head(database_url))
+            await write(backup.url, new, "new")
+            await proxy.lead_to(backup.url)
+            reset = await stream.next(WITHIN_S)
+            assert (reset.name, reset.id) == ("reset", now := await head(backup.url))
+            assert Cursor.parse(now).epoch == Cursor.parse(lost).epoch
+            cursor, rows = await look(client)
+            assert str(cursor) == now
+            assert rows == (await truth(backup.url))["alice"][cursor.version]
+
+
 async def head(url: str, user: str = "alice") -> str:
     """Give the cursor of a user."""
     ((version,),) = await execute(url, "SELECT version FROM tidepool.head WHERE user_id = %s", user)

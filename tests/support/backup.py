@@ -83,17 +83,19 @@ class Backup:
 
     async def _run(self, program: str, *arguments: str) -> None:
         # In a thread: the loop's own processes cannot be another user's.
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [str(binary(program)), *arguments],
-            env=ENVIRONMENT,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-            **self._account.process,
-        )
+        def run() -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run(
+                [str(binary(program)), *arguments],
+                env=ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+                **self._account.process,
+            )
+
+        done = await asyncio.to_thread(run)
         log = self._cluster / "log"
         assert done.returncode == 0, (program, arguments, done.stderr.decode(), log.exists() and log.read_text())
 

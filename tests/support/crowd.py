@@ -43,9 +43,8 @@ class Node:
         self.proxy = proxy
         self.process = ServerProcess(data_dir, proxy.url, {"TIDEPOOL_MIN_VERSION_WAIT_MS": "1200"})
 
-    async def suffer(self, fault: str, rng: random.Random) -> None:
+    async def suffer(self, fault: str, for_s: float) -> None:
         """Let one thing go wrong for a while, and mend it."""
-        for_s = rng.choice([0.1, 0.6, 4.0])  # less and more than what following makes up for
         match fault:
             case "kill":
                 await self.process.kill()
@@ -86,6 +85,8 @@ async def nodes(folder: Path, database_url: str, count: int) -> AsyncIterator[li
 
 class _Someone:
     """A client of a user that goes from node to node, and hands over the last cursor that it saw."""
+
+    pace_s = 0.01  # from one thing to the next, on average
 
     def __init__(self, user: str, crowd: Sequence[Node], history: History, rng: random.Random) -> None:
         self.user = user
@@ -179,7 +180,7 @@ class Client(_Someone):
             case _:
                 if (read := await self._read(client, node, hand_over=True)) is not None:
                     self._advance(read[0])
-        await asyncio.sleep(self._rng.uniform(0, 0.02))
+        await asyncio.sleep(self._rng.uniform(0, 2 * self.pace_s))
 
     async def _write(self, client: httpx.AsyncClient, node: Node) -> None:
         self._count += 1
@@ -219,9 +220,12 @@ class Client(_Someone):
 class Stranger(Client):
     """Writes past all nodes, as psql does, and reads from them."""
 
-    def __init__(self, url: str, user: str, crowd: Sequence[Node], history: History, rng: random.Random) -> None:
+    def __init__(
+        self, url: str, user: str, crowd: Sequence[Node], history: History, rng: random.Random, pace_s: float = 0.01
+    ) -> None:
         super().__init__("psql", user, crowd, history, rng)
         self._url = url
+        self.pace_s = pace_s
         self._connection: psycopg.AsyncConnection[Any]
 
     async def run(self) -> None:
@@ -308,11 +312,11 @@ class Listener(_Someone):
             self._cursor, self._copy = read[0], dict(read[1])
 
 
-async def go_wrong(node: Node, faults: Sequence[str], rng: random.Random) -> None:
-    """Let these things happen to a node, one after the other, with some peace between them."""
-    for fault in faults:
+async def go_wrong(node: Node, faults: Sequence[tuple[str, float]], rng: random.Random) -> None:
+    """Let these things happen to a node for so many seconds, one after the other, with some peace between them."""
+    for fault, for_s in faults:
         await asyncio.sleep(rng.uniform(0.2, 0.8))
-        await node.suffer(fault, rng)
+        await node.suffer(fault, for_s)
 
 
 async def settled(node: Node, user: str, within_s: float) -> tuple[Cursor, Rows]:
