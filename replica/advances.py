@@ -21,8 +21,8 @@ class Watch:
     """One who wants to know of one user's replica.
 
     ``cursor`` is where the replica was brought last, None as long as nothing was told. ``reset`` says that it has been
-    brought into another history since, so that what was told before is of no use; who looks takes it back. ``ended`` says that the watch
-    is over: by `end`, which is for whoever runs out of time or patience, or by the end of all.
+    brought into another history since, so that what was told before is of no use; who looks takes it back. ``ended``
+    says that the watch is over: by `end`, which is for whoever runs out of time or patience, or by the end of all.
     """
 
     __slots__ = ("_changed", "cursor", "ended", "reset", "user")

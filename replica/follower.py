@@ -30,7 +30,7 @@ from replica.errors import ReplicaUnavailable
 from replica.followed import Followed
 from replica.results import FollowLimits, SyncResult
 
-_GROWTH = 1.5  # of the pause between two looks at a primary where nothing moves
+_GROWTH = 1.1  # of the pause between two looks that find nothing: who moved may well move again within 0.1 s
 _UNASKED_S = 1.0  # after a check that took too long, reads of the same user do not wait for another
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 5.0  # between attempts at a replica that cannot be synced, the primary being there
 

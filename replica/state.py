@@ -46,7 +46,8 @@ class State:
     def write(self, connection: sqlite3.Connection) -> None:
         """Write the state over the one that is there."""
         connection.execute(
-            "INSERT OR REPLACE INTO _replica (lock, user_id, epoch, version, position, base_version, schema_hash, synced_at) "
+            "INSERT OR REPLACE INTO _replica "
+            "(lock, user_id, epoch, version, position, base_version, schema_hash, synced_at) "
             "VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self.user,

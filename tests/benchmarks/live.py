@@ -142,7 +142,7 @@ class _Lag:
 
 
 async def _lags(times: int, write: Callable[[], Awaitable[None]], streams: Sequence[RawConnection]) -> list[_Lag]:
-    now = asyncio.get_running_loop().time
+    now = time.perf_counter
     lags = []
     for _ in range(times):
         receiving = [asyncio.create_task(_received(stream)) for stream in streams]
@@ -259,7 +259,7 @@ async def _writing(bench: Bench, url: str, connection: Connection) -> list[Figur
             f"commits a second of {WRITERS} writers with {followed:,} users followed, of those with none",
             ratio(within, without),
             0.9,
-            detail=f"{spread(within, '/s')}; {spread(without, '/s')}; if they write to some who are followed: {spread(moving, '/s')}",
+            detail=f"{spread(within, '/s')}; {spread(without, '/s')}; by some who are followed: {spread(moving, '/s')}",
         )
     ]
 

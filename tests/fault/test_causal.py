@@ -1,7 +1,7 @@
 """I1, I2, I3, I5 over several nodes: whatever breaks, each client sees its user's rows, and never an older state.
 
-Three nodes, each with its own data directory and its own connection to one Postgres. Clients write, sync, read and listen
-on any of them, while nodes are killed and paused and their connections cut, stalled and left without an answer.
+Three nodes, each with its own data directory and its own connection to one Postgres. Clients write, sync, read and
+listen on any of them, while nodes are killed and paused and their connections cut, stalled and left without an answer.
 """
 
 from __future__ import annotations

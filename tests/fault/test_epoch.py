@@ -1,4 +1,4 @@
-"""I3, I4: another primary in the place of the one before, with the same version numbers for other rows: never a wrong row.
+"""I3, I4: another primary in the place of the one before, which gives out its versions again: never a wrong row.
 
 Real base backups, a real standby and its promotion, a real recovery. What there was at each version, in the one history
 and in the other, is told by a witness in Postgres itself (tests.support.causal).

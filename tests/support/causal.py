@@ -2,7 +2,8 @@
 
 The truth is kept by Postgres itself: a trigger of the test's own notes, with each version of each user's head, all rows
 that the user had at it. What was rolled back leaves no note. So each state that anybody read can be compared with what
-there was at its version, whatever was writing meanwhile, and whether or not a write that ended in an error had happened.
+there was at its version, whatever was writing meanwhile, and whether or not a write that was answered with an error had
+happened.
 """
 
 from __future__ import annotations
@@ -123,4 +124,4 @@ class History:
                     early = write.user == seen.user and write.acknowledged_at < seen.asked_at - FRESH_S
                     if early and seen.version < write.version:
                         age_s = seen.asked_at - write.acknowledged_at
-                        yield f"{seen} is not marked stale, and lacks what was acknowledged {age_s:.1f} s before: {write}"
+                        yield f"{seen} is not marked stale, and lacks what was there {age_s:.1f} s before: {write}"

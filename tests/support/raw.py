@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ _EVENT_MAX_BYTES = 64 << 20
 
 
 class RawEvent(NamedTuple):
-    """An event: its name, its id (None where it had none), its data as JSON text, and when it was there (loop's time)."""
+    """An event: its name, its id (None where it had none), its data as JSON text; ``at`` is `time.perf_counter`'s."""
 
     name: str
     id: str | None
@@ -54,7 +55,7 @@ class RawConnection:
             elif line.startswith(b"id: "):
                 identity = line[4:-1].decode()
             elif line.startswith(b"data: "):
-                return RawEvent(name, identity, line[6:-1], asyncio.get_running_loop().time())
+                return RawEvent(name, identity, line[6:-1], time.perf_counter())
         raise EOFError
 
     def close(self) -> None:
