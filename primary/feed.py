@@ -47,6 +47,7 @@ class Reason(Enum):
     EPOCH = "the primary is another one than the cursor's"
     FLOOR = "the changes after the cursor have been compacted away"
     AHEAD = "the cursor is ahead of the primary"
+    OLDER = "the primary is an older copy of what it was"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Pull(Protocol):
     """One answer of a feed; its batches can be read once."""
 
     cursor: Cursor
+    position: int
+    """How far the source's history went when the pull looked. It never goes back, but where the source itself does."""
     kind: Kind
     reason: Reason | None
 
@@ -85,9 +88,10 @@ class Pull(Protocol):
 class Feed(Protocol):
     """Where replicas are filled from."""
 
-    def pull(self, user: str, since: Cursor | None) -> AbstractAsyncContextManager[Pull]:
+    def pull(self, user: str, since: Cursor | None, position: int = 0) -> AbstractAsyncContextManager[Pull]:
         """Read what changed for ``user`` since a cursor, or everything when ``since`` is None or of no use.
 
+        ``position`` is that of the pull that led to ``since``: a source that is before it has lost what it gave then.
         Raises `PrimaryUnavailable` when the source cannot be reached, at entry or while batches are read;
         nothing that was read of a pull that failed may be kept.
         """

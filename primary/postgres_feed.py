@@ -25,7 +25,8 @@ PIPELINED_ROWS_MAX = 2_000  # so many changes are asked for at once, in one roun
 
 # One statement, so one snapshot: where the user stands, and which tables have news for it.
 _STAND = f"""
-SELECT {EPOCH_SQL} AS epoch, coalesce(h.version, 0) AS version, coalesce(h.floor, 0) AS floor, news.tables, news.total
+SELECT {EPOCH_SQL} AS epoch, coalesce(h.version, 0) AS version, coalesce(h.floor, 0) AS floor, news.tables, news.total,
+  (pg_current_wal_insert_lsn() - '0/0')::bigint AS position
 FROM (SELECT %(user)s::text AS user_id) AS asked
 LEFT JOIN {SCHEMA}.head AS h ON h.user_id = asked.user_id COLLATE "C"
 CROSS JOIN LATERAL (
@@ -43,13 +44,18 @@ class _Stand:
     floor: int
     tables: frozenset[str]
     total: int
+    position: int
 
-    def kind(self, since: Cursor | None) -> tuple[Kind, Reason | None]:
-        """Decide what a replica at ``since`` needs to get here."""
+    def kind(self, since: Cursor | None, position: int) -> tuple[Kind, Reason | None]:
+        """Decide what a replica at ``since`` needs to get here; ``position`` is where the log was when it got there."""
         if since is None:
             return Kind.SNAPSHOT, Reason.NEW
         if since.epoch != self.cursor.epoch:
             return Kind.SNAPSHOT, Reason.EPOCH
+        if position > self.position:
+            # The same timeline, and less of it: a base backup that was started as it is, or a crash that lost commits
+            # which did not wait for the disk.
+            return Kind.SNAPSHOT, Reason.OLDER
         if since.version > self.cursor.version:
             return Kind.SNAPSHOT, Reason.AHEAD
         if since.version < self.floor:
@@ -68,11 +74,11 @@ class PostgresFeed:
         self._catalog = catalog
 
     @asynccontextmanager
-    async def pull(self, user: str, since: Cursor | None) -> AsyncIterator[PostgresPull]:
+    async def pull(self, user: str, since: Cursor | None, position: int = 0) -> AsyncIterator[PostgresPull]:
         """See `Feed.pull`. Raises also `MigrationsPending` where tables or columns are missing."""
         async with self._primary.connection() as connection:
             try:
-                pull = PostgresPull(connection, self._catalog, user, since, self._primary.answer_timeout_s)
+                pull = PostgresPull(connection, self._catalog, user, since, position, self._primary.answer_timeout_s)
                 async with pull.opened():
                     yield pull
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
@@ -88,6 +94,7 @@ class PostgresPull:
         catalog: Catalog,
         user: str,
         since: Cursor | None,
+        position: int,
         answer_timeout_s: float,
     ) -> None:
         self._connection = connection
@@ -95,10 +102,12 @@ class PostgresPull:
         self._catalog = catalog
         self._asked = {"user": user, "since": since.version if since else -1}
         self._since = since
+        self._since_position = position
         self._fetched: dict[str, list[tuple[Any, ...]]] = {}
         self._holds = False
         self._stand: _Stand
         self.cursor: Cursor
+        self.position: int
         self.kind: Kind
         self.reason: Reason | None
 
@@ -166,8 +175,8 @@ class PostgresPull:
 
     def _settle(self, stand: _Stand) -> Kind:
         self._stand = stand
-        self.cursor = stand.cursor
-        self.kind, self.reason = stand.kind(self._since)
+        self.cursor, self.position = stand.cursor, stand.position
+        self.kind, self.reason = stand.kind(self._since, self._since_position)
         return self.kind
 
     async def _ask(self, sql: str) -> psycopg.AsyncCursor[tuple[Any, ...]]:
@@ -175,8 +184,8 @@ class PostgresPull:
         return await self._connection.execute(sql, self._asked, prepare=False, binary=True)
 
     async def _stand_of(self, found: psycopg.AsyncCursor[tuple[Any, ...]]) -> _Stand:
-        epoch, version, floor, tables, total = cast("tuple[Any, ...]", await found.fetchone())
-        return _Stand(Cursor(epoch, version), floor, frozenset(tables or ()), total)
+        epoch, version, floor, tables, total, position = cast("tuple[Any, ...]", await found.fetchone())
+        return _Stand(Cursor(epoch, version), floor, frozenset(tables or ()), total, position)
 
     async def _stream(self, sql: str, batch_rows: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
         async with self._connection.cursor(binary=True) as cursor, patience(self._answer_timeout_s) as waiting:

@@ -20,15 +20,17 @@ from primary.cursor import Cursor
 class Watch:
     """One who wants to know of one user's replica.
 
-    ``cursor`` is where the replica was brought last, None as long as nothing was told. ``ended`` says that the watch
-    is over: by `end`, which is for whoever runs out of time or patience, or by the end of all.
+    ``cursor`` is where the replica was brought last, None as long as nothing was told. ``reset`` says that it has been
+    brought into another history since, so that what was told before is of no use; who looks takes it back. ``ended``
+    says that the watch is over: by `end`, which is for whoever runs out of time or patience, or by the end of all.
     """
 
-    __slots__ = ("_changed", "cursor", "ended", "user")
+    __slots__ = ("_changed", "cursor", "ended", "reset", "user")
 
     def __init__(self, user: str) -> None:
         self.user = user
         self.cursor: Cursor | None = None
+        self.reset = False
         self.ended = False
         self._changed = asyncio.Event()
 
@@ -42,9 +44,10 @@ class Watch:
         self._changed.clear()
         return True
 
-    def tell(self, cursor: Cursor) -> None:
-        """Tell that the replica is at ``cursor`` now."""
+    def tell(self, cursor: Cursor, *, reset: bool = False) -> None:
+        """Tell that the replica is at ``cursor`` now; with ``reset``, in another history than before."""
         self.cursor = cursor
+        self.reset = self.reset or reset
         self._changed.set()
 
     def end(self) -> None:
@@ -72,10 +75,10 @@ class Advances:
             if not watches:
                 del self._watches[user]
 
-    def tell(self, user: str, cursor: Cursor) -> None:
+    def tell(self, user: str, cursor: Cursor, *, reset: bool = False) -> None:
         """Tell those who watch ``user``."""
         for watch in self._watches.get(user, ()):
-            watch.tell(cursor)
+            watch.tell(cursor, reset=reset)
 
     def end_all(self) -> None:
         """End every watch."""

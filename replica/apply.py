@@ -39,7 +39,7 @@ async def apply(writer: Writer, schema: Schema, since: State, pull: Pull, passin
 
         await pour(pull, write)
         passing("apply.rows")
-        state = State.at(since.user, pull.cursor, since.base_version, since.schema_hash)
+        state = State.at(since.user, pull.cursor, pull.position, since.base_version, since.schema_hash)
         await writer.run(lambda connection: _commit(connection, state, passing))
     except BaseException:
         await writer.run(_roll_back)

@@ -45,7 +45,7 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
         await pour(pull, write)
         passing("build.rows")
         rows = sum(counts.values())
-        state = State.at(user, pull.cursor, pull.cursor.version, schema.hash)
+        state = State.at(user, pull.cursor, pull.position, pull.cursor.version, schema.hash)
         await writer.run(lambda connection: _complete(connection, schema, state, counts, passing))
     finally:
         await writer.close()

@@ -30,7 +30,7 @@ from replica.errors import ReplicaUnavailable
 from replica.followed import Followed
 from replica.results import FollowLimits, SyncResult
 
-_GROWTH = 1.5  # of the pause between two looks at a primary where nothing moves
+_GROWTH = 1.1  # of the pause between two looks that find nothing: who moved may well move again within 0.1 s
 _UNASKED_S = 1.0  # after a check that took too long, reads of the same user do not wait for another
 _STOP_S = 0.25  # for a look that is under way when following ends: over a link that lives it takes no time
 _TIDY_S = 1.0  # between two looks at who is to be let go, or tried again

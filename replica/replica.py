@@ -103,6 +103,23 @@ class Replica(Source):
             await self._end_writing()
         self._passing("finish.done")
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is a connection that writes."""
+        return self._writer is not None
+
+    async def rest(self) -> None:
+        """Close the connection that writes, and its thread; the next write opens another."""
+        if self._writer is not None:
+            if seal.look(self.location) != self._seen:
+                raise Doubt("the file was changed by someone else")
+            self._writing += 1
+            try:
+                await self._writer.close()
+                self._writer = None
+            finally:
+                await self._end_writing()
+
     async def close(self) -> None:
         """Close both connections, the writing one last: it takes the log into the file."""
         await self._lane.close(self)

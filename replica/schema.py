@@ -27,6 +27,7 @@ _OWN_TABLES = [
   user_id TEXT NOT NULL,
   epoch TEXT NOT NULL,
   version INTEGER NOT NULL,
+  position INTEGER NOT NULL,
   base_version INTEGER NOT NULL,
   schema_hash TEXT NOT NULL,
   synced_at TEXT NOT NULL

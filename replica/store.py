@@ -39,6 +39,7 @@ from replica.state import State
 T = TypeVar("T")
 
 OPENINGS = 8  # files opened at once: by so many, and no more, can the bound be passed while a crowd of readers arrives
+_OTHER_HISTORY = (Reason.EPOCH, Reason.AHEAD, Reason.OLDER)  # what was told of the one before is of no use any more
 CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres included
 
 _log = structlog.get_logger("replica.store")
@@ -79,6 +80,7 @@ class Store:
         self._lanes: list[Lane] = []
         self._slots: weakref.WeakValueDictionary[str, _Slot] = weakref.WeakValueDictionary()
         self._open: OrderedDict[str, _Slot] = OrderedDict()  # those with an open replica, the least used first
+        self._writers: OrderedDict[str, _Slot] = OrderedDict()  # those with a connection that writes, likewise
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pulls = asyncio.Semaphore(self._limits.sync_concurrency)
         self._openings = asyncio.Semaphore(OPENINGS)
@@ -212,8 +214,9 @@ class Store:
     async def _pull(self, slot: _Slot, doubt: Doubt | None, *, anew: bool = False) -> SyncResult:
         try:
             async with self._pulls:
-                since = None if anew or slot.replica is None else slot.replica.state.cursor
-                async with self._feed.pull(slot.user, since) as pull:
+                state = None if anew or slot.replica is None else slot.replica.state
+                since, position = (state.cursor, state.position) if state is not None else (None, 0)
+                async with self._feed.pull(slot.user, since, position) as pull:
                     return await self._take_in(slot, pull)
         except PrimaryUnavailable as error:
             if doubt is not None:
@@ -233,9 +236,11 @@ class Store:
                 rows = await slot.replica.sync(pull)
             except sqlite3.Error as error:
                 raise trouble.of_applying(error) from error
+            finally:
+                self._wrote(slot)
         else:
             rows = await self._build(slot, pull)
-        self.advances.tell(slot.user, pull.cursor)
+        self.advances.tell(slot.user, pull.cursor, reset=pull.reason in _OTHER_HISTORY)
         return SyncResult(pull.cursor, rows, pull.kind is Kind.SNAPSHOT)
 
     async def _build(self, slot: _Slot, pull: Pull) -> int:
@@ -323,6 +328,8 @@ class Store:
                 await replica.finish()
             except (Doubt, sqlite3.Error, OSError) as error:  # reading goes on without; the next opening tries again
                 _log.warning("replica_unfinished", error=str(error))
+            finally:
+                self._wrote(slot)
 
     async def _keep_bound(self) -> None:
         """Close the least used replicas that are too many, but for those that something is about to be done with."""
@@ -333,9 +340,35 @@ class Store:
                 async with slot.lock:
                     await self._close(slot)
 
+    def _wrote(self, slot: _Slot) -> None:
+        if slot.replica is not None and slot.replica.writes:
+            self._writers[slot.user] = slot
+            self._writers.move_to_end(slot.user)
+            if len(self._writers) > self._limits.writers_open_max:
+                self._start(self._keep_writers())
+
+    async def _keep_writers(self) -> None:
+        """Close the least used of the connections that write which are too many, but for those that are in use."""
+        for slot in [*self._writers.values()]:
+            if len(self._writers) <= self._limits.writers_open_max:
+                return
+            if not slot.lock.locked():
+                async with slot.lock:
+                    self._writers.pop(slot.user, None)
+                    if slot.replica is not None:
+                        try:
+                            await slot.replica.rest()
+                        except (
+                            Doubt,
+                            sqlite3.Error,
+                            OSError,
+                        ) as error:  # the next read or write tells what it is worth
+                            _log.warning("replica_close_failed", error=str(error))
+
     async def _close(self, slot: _Slot) -> None:
         replica, slot.replica = slot.replica, None
         self._open.pop(slot.user, None)
+        self._writers.pop(slot.user, None)
         if replica is not None:
             try:
                 await replica.close()

@@ -6,12 +6,14 @@ primary catalog feed store data_dir                        the engine's parts on
 own_postgres      a Postgres of the test's own, to stop and start
 cluster           the data directory of one at rest, to be copied
 proxy             a TCP proxy before the test's database, to cut, stall and deafen
+seed              for what chance decides, told where the test fails
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -180,3 +182,11 @@ async def server_process(data_dir: Path, database_url: str) -> AsyncIterator[Ser
 def token() -> Callable[..., str]:
     """``token("alice", admin=True, ttl_s=60)``"""
     return make_token
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A new one each time, told where the test fails; TIDEPOOL_TEST_SEED repeats one."""
+    seed = int(os.environ.get("TIDEPOOL_TEST_SEED") or random.randrange(10**9))
+    request.node.add_report_section("setup", "seed", f"TIDEPOOL_TEST_SEED={seed}")
+    return seed

@@ -125,6 +125,10 @@ class EventStream(ASGIResponse):
                 return
             if not news:
                 await self._put(_HEARTBEAT)
+            elif self._watch.cursor is not None and self._watch.reset:
+                self._watch.reset = False
+                self._told = self._watch.cursor
+                await self._put(_reset(self._told))
             elif self._watch.cursor is not None:
                 await self._advance(self._told, self._watch.cursor)
 

@@ -21,6 +21,7 @@ from tests.benchmarks import (
     first_build,
     incremental_sync,
     large_commit,
+    live,
     many_users,
     peer,
     reads,
@@ -42,6 +43,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
         large_commit,
         capture_cost,
         many_users,
+        live,
         peer,
     )
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -30,14 +29,6 @@ from tests.support.workload import USERS, Writers
 async def primary(databases: Databases) -> AsyncIterator[Primary]:
     async with shapes.installed(databases) as primary:
         yield primary
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    """A new one each time, told where the test fails; TIDEPOOL_TEST_SEED repeats one."""
-    seed = int(os.environ.get("TIDEPOOL_TEST_SEED") or random.randrange(10**9))
-    request.node.add_report_section("setup", "seed", f"TIDEPOOL_TEST_SEED={seed}")
-    return seed
 
 
 async def check(oracle: Oracle, store: Store, user: str) -> int:

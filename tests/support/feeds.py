@@ -31,11 +31,11 @@ class TestFeed:
         self.most_at_once = 0
 
     @asynccontextmanager
-    async def pull(self, user: str, since: Cursor | None) -> AsyncIterator[Pull]:
+    async def pull(self, user: str, since: Cursor | None, position: int = 0) -> AsyncIterator[Pull]:
         """See `primary.feed.Feed.pull`."""
         if self.away:
             raise PrimaryUnavailable
-        async with self._feed.pull(user, since) as pull:
+        async with self._feed.pull(user, since, position) as pull:
             self.looks += 1
             self._under_way += 1
             self.most_at_once = max(self.most_at_once, self._under_way)

@@ -43,12 +43,12 @@ class Oracle:
         return len(self._known)
 
     @asynccontextmanager
-    async def pull(self, user: str, since: Cursor | None) -> AsyncIterator[Pull]:
+    async def pull(self, user: str, since: Cursor | None, position: int = 0) -> AsyncIterator[Pull]:
         """See `Feed.pull`."""
         witness = _Witness(self._sql, user)
         feed = PostgresFeed(cast("Primary", _Witnessed(self._primary, witness)), self._catalog)
         try:
-            async with feed.pull(user, since) as pull:
+            async with feed.pull(user, since, position) as pull:
                 yield pull
         finally:  # what was seen is true, whatever became of the pull
             for seen in witness.seen:

@@ -20,10 +20,8 @@ class PostgresProxy:
     """
 
     def __init__(self, target_url: str) -> None:
-        parts = urlsplit(target_url)
-        self._database = parts.path.lstrip("/")
-        (folder,) = parse_qs(parts.query)["host"]
-        self._target = f"{folder}/.s.PGSQL.5432"
+        self._database = urlsplit(target_url).path.lstrip("/")
+        self._target = _socket_of(target_url)
         self._server: asyncio.Server | None = None
         self._port = 0
         self._flows = asyncio.Event()
@@ -59,6 +57,11 @@ class PostgresProxy:
 
     async def deafen(self) -> None:
         self._deaf = True
+        await self._reset()
+
+    async def lead_to(self, target_url: str) -> None:
+        """Lead to another server from now on, as a failover does; connections to the one before are reset."""
+        self._target = _socket_of(target_url)
         await self._reset()
 
     async def _reset(self) -> None:
@@ -108,6 +111,11 @@ class PostgresProxy:
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
+
+
+def _socket_of(url: str) -> str:
+    (folder,) = parse_qs(urlsplit(url).query)["host"]
+    return f"{folder}/.s.PGSQL.5432"
 
 
 @asynccontextmanager
