@@ -111,9 +111,9 @@ async def test_a_tail_that_stops_makes_reads_say_so_and_they_recover_by_themselv
         assert await metric(client, "tidepool_tail_silent_seconds") < 1
 
 
-async def test_a_read_looks_first_where_only_the_tail_is_lost(
-    serving: Serving, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """When it is set, no look of a tail comes to its end any more."""
     hangs = asyncio.Event()
     poll = PostgresTail.poll
 
@@ -123,6 +123,24 @@ async def test_a_read_looks_first_where_only_the_tail_is_lost(
         return await poll(self)
 
     monkeypatch.setattr(PostgresTail, "poll", hanging)
+    return hangs
+
+
+async def test_a_write_through_this_node_is_told_without_the_tail(hangs: asyncio.Event, serving: Serving) -> None:
+    async with serving() as server:
+        client = server.client("alice")
+        async with listening(client) as stream:
+            await stream.next()
+            await until_followed(client)
+            hangs.set()
+            for _ in range(3):
+                saved = await save(client)
+                assert (await stream.next(within_s=2)).id == saved["version"]
+
+
+async def test_a_read_looks_first_where_only_the_tail_is_lost(
+    hangs: asyncio.Event, serving: Serving, database_url: str
+) -> None:
     async with serving() as server:
         client = server.client("alice")
         assert await prompts(client) == []
