@@ -15,7 +15,7 @@ class StoreLimits:
     """The bounds within which a store works."""
 
     replica_open_max: int = 128  # open files: a connection each, which reads and takes 200 KiB
-    writers_open_max: int = 16  # of the open files: a connection that writes takes a thread, 350 KiB, and 1 ms to make
+    writers_open_max: int = 8  # as many as write at once: each takes a thread and 350 KiB, and 1 ms to be made again
     sync_concurrency: int = 8  # pulls at once: each holds a connection to the primary and a snapshot there
     read_lanes: int = (
         1  # reading threads: a second one fights the first for the interpreter and costs a quarter of all reads
