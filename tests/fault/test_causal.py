@@ -87,7 +87,6 @@ async def prove(folder: Path, database_url: str, catalog: Catalog, feed: Feed, s
             report = await verify(node.data_dir, feed, catalog)
             assert report.clean, (node.name, report.differing)
             assert report.users == len(USERS) + 1
-    print(sorted(history.counts.items()))
     return history.counts
 
 
