@@ -27,9 +27,14 @@ help: ## list the targets
 run: $(VENV)/.runtime ## start the gateway on 127.0.0.1:8000 with its own Postgres; Ctrl-C stops both
 	@exec $(BIN)/tidepool dev $(ARGS)
 
+# The whole suite runs in a process for each core, each with a Postgres of its own (more than four gain little); some
+# tests are done before a second process has begun. A module stays whole, for its tests may share what is slow to make;
+# modules come by their names, so that the many short ones of tests/unit are last, and all end together.
+EVERY_CORE := --numprocesses=logical --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+
 .PHONY: test
 test: $(VENV)/.dev ## run the tests; ARGS="tests/unit -k cursor" picks some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(EVERY_CORE))
 
 .PHONY: check
 check: $(VENV)/.dev ## format, lint, strict types, and which folder imports which

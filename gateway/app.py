@@ -9,9 +9,11 @@ from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
 from gateway.events.streams import Streams
 from gateway.freshness import Freshness
+from gateway.gallery.mirror import routes as mirror
 from gateway.gallery.routes import gallery_router
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
+from gateway.once import Writes
 from gateway.openapi import SECURITY, openapi_config, release
 from gateway.parts import Parts
 from gateway.problems import answer
@@ -41,10 +43,17 @@ def create_app(
     metrics.watch(store, primary, follower)
     edition = f"{release()} {store.schema.hash}"
     freshness = Freshness(store, follower, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
-    parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness)
+    writes = Writes(primary, kept_s=settings.idempotency_kept_s)
+    parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes)
     api = Router(
         "/api",
-        route_handlers=[*sync.routes(parts), *events.routes(parts), *me.routes(parts), gallery_router(parts)],
+        route_handlers=[
+            *sync.routes(parts),
+            *events.routes(parts),
+            *me.routes(parts),
+            *mirror.routes(parts),
+            gallery_router(parts),
+        ],
         middleware=[Authenticate.by(verifier)],
         security=SECURITY,
     )

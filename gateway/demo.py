@@ -17,6 +17,7 @@ from primary.gallery import images
 from primary.gallery.records import NewImage
 from primary.gallery.tables import profile
 from primary.postgres import Primary
+from primary.write import writing
 
 USER = "demo"
 IMAGES = 48
@@ -69,7 +70,8 @@ async def ensure_demo(primary: Primary) -> bool:
     async with primary.transaction() as connection:
         if await connection.scalar(sa.select(profile.c.user_id).where(profile.c.user_id == USER)):
             return False
-    await images.create_many(primary, USER, demo_images())
+    async with writing(primary, USER) as write:
+        await images.create_many(write, demo_images())
     async with primary.transaction() as connection:
         row = {"user_id": USER, "username": USER, "first_name": "Marina"}
         await connection.execute(insert(profile).values(row).on_conflict_do_nothing())

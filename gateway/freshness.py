@@ -59,7 +59,7 @@ class Following(Protocol):
         """Say whether the user's replica is followed, and follow it from now on."""
         ...
 
-    async def check(self, user: str) -> None:
+    async def check(self, user: str) -> bool:
         """Compare the user's replica with the primary, and bring it there, if that can be had soon."""
         ...
 

@@ -101,7 +101,7 @@ class FreshRead(Operation):
             "304": OpenAPIResponse(description="What the client has is what there is."),
         }
         if isinstance(answer := self.responses.get("200"), OpenAPIResponse):
-            stale = "`true` when the primary cannot be reached: it may be ahead."
+            stale = "`true` when the replica could not be compared with the primary in time: it may be behind."
             answer.headers = {
                 **(answer.headers or {}),
                 "X-Replica-Version": OpenAPIHeader(description="The version that was read.", schema=cursor),

@@ -8,6 +8,7 @@ from gateway.auth.tokens import TokenVerifier
 from gateway.events.streams import Streams
 from gateway.freshness import Freshness
 from gateway.observe.metrics import Metrics
+from gateway.once import Writes
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.postgres import Primary
@@ -34,3 +35,4 @@ class Parts:
     verifier: TokenVerifier
     metrics: Metrics
     freshness: Freshness
+    writes: Writes

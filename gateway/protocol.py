@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.problems import MEDIA_TYPE, Problem, body_of
 
+ABORT = "tidepool.abort"  # what in a request's scope ends its connection at once, without what is still to be sent
 HEAD_MAX_BYTES = 64 << 10  # a token has 8 KiB at most, and few proxies pass on more than 32 KiB in all
 
 
@@ -26,6 +28,12 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._unread_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(Problem(431, "head_too_large", f"the headers are larger than {HEAD_MAX_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin to take a request."""
+        super().on_message_begin()
+        # The one thing that ASGI has no word for: to end a connection whose other side does not read.
+        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
 
     def on_headers_complete(self) -> None:
         """Begin a request."""

@@ -20,6 +20,8 @@ import uvicorn
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
 from gateway.events.streams import Streams
+from gateway.gallery.mirror.worker import mirroring
+from gateway.once import sweeping
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
 from primary.embedded import EmbeddedPostgres
@@ -38,6 +40,7 @@ GRACE_S = 2  # for requests under way when the server is told to stop; Postgres 
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
 UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
+_PROBE_STOP_S = 0.25  # for a probe that is under way when the server stops
 
 Ready = Callable[[str, int], Awaitable[None] | None]
 """Called with the host and the real port when the first request can be answered."""
@@ -134,6 +137,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         await store.open()
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
+        await stack.enter_async_context(sweeping(primary, kept_s=settings.idempotency_kept_s))
+        await stack.enter_async_context(mirroring(primary, settings))
         follower = Follower(store, PostgresTail(primary), _follow_limits(settings), lambda: not primary.reachable)
         primary.watch(follower.wake)
         await stack.enter_async_context(follower.running())
@@ -215,8 +220,9 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():  # psycopg asks a dead link to end the query, until it is interrupted once more
+            task.cancel()
+            await asyncio.wait([task], timeout=_PROBE_STOP_S)
 
 
 def _uvicorn(app: Any) -> uvicorn.Config:

@@ -81,6 +81,10 @@ class Settings:
     # Long enough for a sync behind a busy one, shorter than the patience of a browser or a proxy.
     min_version_wait_ms: Annotated[int, Whole(0, 60_000)] = 5_000
 
+    # How long an answer is kept for who asks again under its Idempotency-Key: a day outlasts a client's retries and
+    # a night offline. Each is a row in Postgres, as large as the answer.
+    idempotency_kept_s: Annotated[float, Duration(1, 30 * 86_400)] = 86_400
+
     # What the replicas may take. An open one is up to two connections, and a thread once it was synced; a
     # sync holds a connection to the primary while it pulls.
     replica_open_max: Annotated[int, Whole(1, 10_000)] = 128
@@ -89,8 +93,9 @@ class Settings:
     # Whose replicas follow the primary by themselves: users that were read lately, and those with an event stream.
     follow_idle_s: Annotated[float, Duration(0, 86_400)] = 60  # unread for so long: the next read looks first
     # Between two looks at who moved. A look costs Postgres some 0.1 ms; while somebody moves it is taken every 2 ms.
-    look_live_ms: Annotated[int, Whole(2, 10_000)] = 8  # at most, with an event stream open: an event is late by that
-    look_idle_ms: Annotated[int, Whole(2, 10_000)] = 100  # at most, with none: so old may be what is read
+    # Without one for a second nobody counts as followed, so neither may be anywhere near that.
+    look_live_ms: Annotated[int, Whole(2, 500)] = 8  # at most, with an event stream open: an event is late by that
+    look_idle_ms: Annotated[int, Whole(2, 500)] = 100  # at most, with none: so old may be what is read
 
     # Event streams: a few tabs of a few devices for each user; one costs the node some 30 KB.
     event_streams_per_user_max: Annotated[int, Whole(0, 100_000)] = 100
@@ -104,6 +109,16 @@ class Settings:
     primary_pool_max: Annotated[int, Whole(1, 1_000)] = 10
     primary_probe_interval_s: Annotated[float, Duration(0.05, 3_600)] = 1
     prepared_statements: Annotated[bool, Switch()] = True  # false behind a pooler that does not keep them
+
+    # Mirroring to servers that users name. Only public addresses, for the server can reach what users cannot; a home
+    # server whose users are its owners allows its own network. Each delivery side by side is a connection; looking
+    # costs the primary 0.2 ms; 36 tries are a day or more. Keys are sealed with a secret of its own where tokens come
+    # from a JWKS and several servers share one database, else with the one that signs tokens.
+    mirror_private_addresses_allowed: Annotated[bool, Switch()] = False
+    mirror_concurrency: Annotated[int, Whole(1, 100)] = 8
+    mirror_poll_interval_s: Annotated[float, Duration(0.05, 3_600)] = 1
+    mirror_tries_max: Annotated[int, Whole(1, 1_000)] = 36
+    mirror_secret: Annotated[str | None, SigningSecret()] = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if problems := [told for _, told in _contradictions(self)]:

@@ -75,6 +75,18 @@ def engine_tables(metadata: sa.MetaData) -> None:
         sa.Column("digest", sa.Text, nullable=False, comment="of the triggers as they were installed"),
         schema=SCHEMA,
     )
+    sa.Table(
+        "idempotency",
+        metadata,
+        sa.Column("user_id", sa.Text(collation="C"), primary_key=True),
+        sa.Column("key", sa.Text(collation="C"), primary_key=True, comment="the Idempotency-Key of a request"),
+        sa.Column("digest", sa.LargeBinary, nullable=False, comment="tells the request from others"),
+        sa.Column("status", sa.SmallInteger, nullable=False, comment="of the answer"),
+        sa.Column("body", sa.LargeBinary, nullable=False, comment="of the answer, as it was sent"),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
+        sa.Index("idempotency_created_at", "created_at"),  # lets the sweep find what is old without reading the rest
+        schema=SCHEMA,
+    )
 
 
 def quoted(name: str) -> str:

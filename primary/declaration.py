@@ -33,12 +33,14 @@ class ReadIndex:
     """An index that every replica keeps on the table; the primary has no need of it.
 
     ``columns`` may name any column but the owner. A ``rendered`` index also carries each row's JSON, so that a
-    page in the index's order is read without building it anew.
+    page in the index's order is read without building it anew. ``where``, a condition on the row as SQLite reads it,
+    keeps out the rows that are never looked for by this index: it is as small as they are few.
     """
 
     name: str
     columns: Sequence[str]
     rendered: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ def synced(*, owner: str, indexes: Sequence[ReadIndex] = (), full_text: Sequence
     """Declare a table synced: give this as the ``info`` of a SQLAlchemy table.
 
     ``owner`` names the column that holds the user's id (text, not null, first in the primary key).
-    ``indexes`` are kept on every replica; ``full_text`` names the text columns of its full-text index.
+    ``indexes`` are kept on every replica, the first from when it can be read, the others of a large one soon after;
+    ``full_text`` names the text columns of its full-text index.
     The declaration is checked by `Catalog.of`.
     """
     return {_INFO: _Info(owner, tuple(indexes), tuple(full_text))}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from contextlib import aclosing
 from functools import partial
 
 from primary.declaration import SyncedTable
 from primary.feed import Batch, Pull
-from replica.build import insert_sql
 from replica.errors import Doubt
 from replica.faults import Passing
+from replica.filling import insert_sql
+from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
+from replica.staging import apply_staged, key_text, stored_key
 from replica.state import State
-from replica.writer import Writer
+from replica.writer import Writer, narrow, widen
+
+STAGED_ROWS_MIN = (
+    50  # changes of one table; of fewer each has its own statements, which cost less than a table to stage in
+)
 
 
 async def apply(writer: Writer, schema: Schema, since: State, pull: Pull, passing: Passing) -> tuple[State, int]:
@@ -27,16 +31,21 @@ async def apply(writer: Writer, schema: Schema, since: State, pull: Pull, passin
     try:
         passing("apply.begun")
         applied = 0
-        async with aclosing(pull.batches()) as batches:
-            async for batch in batches:
-                await writer.run(partial(_apply_batch, schema, batch))
-                applied += len(batch.changes)
+
+        async def write(batch: Batch) -> None:
+            nonlocal applied
+            await writer.run(partial(_apply_batch, schema, batch))
+            applied += len(batch.changes)
+
+        await pour(pull, write)
         passing("apply.rows")
         state = State.at(since.user, pull.cursor, pull.position, since.base_version, since.schema_hash)
         await writer.run(lambda connection: _commit(connection, state, passing))
     except BaseException:
         await writer.run(_roll_back)
         raise
+    if applied >= STAGED_ROWS_MIN:
+        await writer.run(narrow)
     return state, applied
 
 
@@ -59,19 +68,21 @@ def _commit(connection: sqlite3.Connection, state: State, passing: Passing) -> N
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+    narrow(connection)
 
 
 def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -> None:
     """Take each touched row out, and put those that live in: the same for an insert, an edit and a deletion."""
     table = schema.catalog[batch.table]
+    if len(batch.changes) >= STAGED_ROWS_MIN:
+        widen(connection)
+        apply_staged(connection, table, batch.changes)
+        return
     connection.executemany(_delete_sql(table), (stored_key(table, change.key) for change in batch.changes))
     connection.executemany(insert_sql(table), (change.row for change in batch.changes if change.row is not None))
     connection.executemany(
         "INSERT OR REPLACE INTO _change (table_name, row_key, version, deleted) VALUES (?, ?, ?, ?)",
-        (
-            (table.name, json.dumps(change.key, ensure_ascii=False), change.version, change.row is None)
-            for change in batch.changes
-        ),
+        ((table.name, key_text(change.key), change.version, change.row is None) for change in batch.changes),
     )
 
 
@@ -82,8 +93,3 @@ def _delete_sql(table: SyncedTable) -> str:
 def match_sql(table: SyncedTable) -> str:
     """Give the condition that finds a row by its key; a table without one has at most one row."""
     return " AND ".join(f"{quoted(name)} = ?" for name in table.key) or "TRUE"
-
-
-def stored_key(table: SyncedTable, key: tuple[str, ...]) -> tuple[object, ...]:
-    """Turn a key's canonical texts into the values that the replica stores."""
-    return tuple(table.column(name).mapping.stored_key(text) for name, text in zip(table.key, key, strict=True))

@@ -6,14 +6,16 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from primary.declaration import SyncedTable
-from primary.feed import Pull, Row
+from primary.feed import Batch, Pull, Row
 from replica.errors import ReplicaError
 from replica.faults import Passing
+from replica.filling import fill
 from replica.location import Location
+from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
 from replica.state import State
@@ -35,17 +37,12 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
         await writer.run(lambda connection: _execute_all(connection, ["BEGIN", *schema.tables]))
         passing("build.created")
         counts = {table.name: 0 for table in schema.catalog}
-        inserting: asyncio.Task[None] | None = None
-        try:
-            async with aclosing(pull.batches()) as batches:
-                async for batch in batches:
-                    if inserting is not None:
-                        await inserting
-                    counts[batch.table] += len(batch.rows)
-                    inserting = asyncio.create_task(_insert(writer, schema.catalog[batch.table], batch.rows))
-        finally:
-            if inserting is not None:
-                await inserting
+
+        async def write(batch: Batch) -> None:
+            counts[batch.table] += len(batch.rows)
+            await writer.run(partial(_insert, schema.catalog[batch.table], batch.rows))
+
+        await pour(pull, write)
         passing("build.rows")
         rows = sum(counts.values())
         state = State.at(user, pull.cursor, pull.position, pull.cursor.version, schema.hash)
@@ -57,27 +54,21 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
     return rows
 
 
-def insert_sql(table: SyncedTable) -> str:
-    """Give the statement that inserts a row of the feed."""
-    marks = ", ".join("?" * len(table.columns))
-    return f"INSERT INTO {quoted(table.name)} VALUES ({marks})"
-
-
-async def _insert(writer: Writer, table: SyncedTable, rows: Sequence[Row]) -> None:
-    await writer.executemany(insert_sql(table), rows)
+def _insert(table: SyncedTable, rows: Sequence[Row], connection: sqlite3.Connection) -> None:
+    fill(connection, quoted(table.name), [column.name for column in table.columns], rows)
 
 
 def _complete(
     connection: sqlite3.Connection, schema: Schema, state: State, counts: dict[str, int], passing: Passing
 ) -> None:
-    _execute_all(connection, schema.indexes)
+    _execute_all(connection, schema.keys)
     passing("build.indexed")
     for table, expected in counts.items():
         found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
         if found != expected:
             raise ReplicaError(f"{table}: {expected} rows were written and {found} are there")
-    if sum(counts.values()) <= FINISH_ROWS_MAX:
-        _execute_all(connection, schema.unfinished(connection))
+    at_once = sum(counts.values()) <= FINISH_ROWS_MAX
+    _execute_all(connection, schema.unfinished(connection) if at_once else schema.first)
     state.write(connection)
     connection.execute("COMMIT")
     passing("build.finished")

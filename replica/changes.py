@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
-from replica.apply import match_sql, stored_key
+from replica.apply import match_sql
 from replica.rendering import json_members, quoted
+from replica.staging import stored_key
 from replica.state import State
 
 BYTES_MAX = 1 << 20  # of the changes of one read: what is past it waits for the next one

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from primary.cursor import Cursor
+from replica.backoff import Backoff
+
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 5.0  # between attempts at a replica that cannot be synced, the primary being there
 
 LAG_MAX_S = 1.0  # a replica that is known to be behind for longer is not served as current
 
@@ -28,14 +31,16 @@ class Followed:
     target: Cursor | None = None
     behind_since: float = 0.0
     waiting: bool = False  # a sync of it is due or under way
-    failures: int = 0
+    failures: int = 0  # to sync it, since it went well last
+    unbrought_until: float = 0.0  # when that is tried again, the primary being there
 
-    def hear(self, cursor: Cursor, now: float) -> bool:
-        """Note that the user is at ``cursor`` now; say whether that is news to the replica."""
-        if _is_past(self.at, cursor) or _is_past(self.target, cursor):
+    def hear(self, cursor: Cursor, since: float) -> bool:
+        """Note that the user is at ``cursor``, and may be since then; say whether that is news to the replica."""
+        if _is_past(self.at, cursor):
             return False
-        if self.target is None:
-            self.behind_since = now
+        self.behind_since = since if self.target is None else min(since, self.behind_since)
+        if _is_past(self.target, cursor):
+            return False
         self.target = cursor
         return True
 
@@ -44,10 +49,21 @@ class Followed:
         self.at = cursor
         self.checked = True
         self.failures = 0
-        self.joined = era
+        if era is not None and (self.joined is None or era > self.joined):
+            self.joined = era
         # What the primary has now is the truth, even where it is less than was heard: then it is another one.
         if self.target is target or _is_past(cursor, self.target):
             self.target = None
+
+    def fail(self, now: float) -> None:
+        """Note that it could not be synced."""
+        self.checked = False
+        self.unbrought_until = now + Backoff(min(_RETRY_FIRST_S * 2**self.failures, _RETRY_MAX_S)).next_s()
+        self.failures = min(self.failures + 1, 8)
+
+    def lacks(self, era: int | None) -> bool:
+        """Say whether it is to be synced though nobody reads it: something was heard of, or someone listens."""
+        return self.target is not None or (self.streams > 0 and self.joined != era)
 
     def serves(self, era: int, now: float) -> bool:
         """Say whether the replica is as current as following makes it."""

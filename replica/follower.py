@@ -32,7 +32,8 @@ from replica.results import FollowLimits, SyncResult
 
 _GROWTH = 1.1  # of the pause between two looks that find nothing: who moved may well move again within 0.1 s
 _UNASKED_S = 1.0  # after a check that took too long, reads of the same user do not wait for another
-_RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 5.0  # between attempts at a replica that cannot be synced, the primary being there
+_STOP_S = 0.25  # for a look that is under way when following ends: over a link that lives it takes no time
+_TIDY_S = 1.0  # between two looks at who is to be let go, or tried again
 
 _log = structlog.get_logger("replica.follower")
 
@@ -62,22 +63,31 @@ class FollowerCounts:
 class Follower:
     """Keeps the replicas of the users of one node current. To be used from one event loop.
 
-    ``away`` says whether the primary is known to be out of reach: then nobody waits for it.
+    ``away`` says whether the primary is known to be out of reach: then nobody waits for it. ``time`` is the clock, in
+    seconds; the event loop's, unless another is given.
     """
 
-    def __init__(self, store: Replicas, tail: Tail, limits: FollowLimits, away: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: Replicas,
+        tail: Tail,
+        limits: FollowLimits,
+        away: Callable[[], bool],
+        time: Callable[[], float] | None = None,
+    ) -> None:
         self._store = store
         self._tail = tail
         self._limits = limits
         self._away = away
-        self._time = asyncio.get_running_loop().time
+        self._time = time or asyncio.get_running_loop().time
         self._followed: dict[str, Followed] = {}
         self._wanted = asyncio.Event()
         self._streams = 0
         self._looks = 0
         self._era = 0
         self._begun = False  # whether the tail has looked in this era
-        self._heard_at = float("-inf")
+        self._heard_at = self._time()  # when the last look began that was answered; before the first, when it was due
+        self._lost = False  # whether the last look was not
         self._due: list[tuple[tuple[bool, float], int, Followed]] = []
         self._order = itertools.count()
         self._syncing: set[asyncio.Task[None]] = set()
@@ -91,13 +101,15 @@ class Follower:
         finally:
             self._due.clear()
             self._followed.clear()
-            for task in (tasks := [loop, *self._syncing]):
-                task.cancel()
-            await asyncio.wait(tasks)
+            tasks = {loop, *self._syncing}
+            while tasks:  # psycopg asks a dead link to end the query, until it is interrupted once more
+                for task in tasks:
+                    task.cancel()
+                _, tasks = await asyncio.wait(tasks, timeout=_STOP_S)
 
     def counts(self) -> FollowerCounts:
         """Give the follower's counters."""
-        silent_s = self._time() - self._heard_at if self._begun else 0.0
+        silent_s = self._time() - self._heard_at if self._followed else 0.0
         return FollowerCounts(len(self._followed), self._streams, self._looks, silent_s)
 
     # ------------------------------------------------------------- what readers ask
@@ -109,34 +121,38 @@ class Follower:
         """
         now = self._time()
         followed = self._follow(user, now)
-        return followed.serves(self._era, now) and now - self._heard_at <= self._limits.silence_max_s
+        if not (followed.serves(self._era, now) and self._hears(now)):
+            return False
+        followed.checked = True  # whatever a check came to while the primary was away
+        return True
 
     def vouches(self, user: str) -> bool:
         """Say whether the user's replica is followed, or was as the primary has it when it was checked last."""
         followed = self._followed.get(user)
         return followed is not None and followed.checked
 
-    async def check(self, user: str) -> None:
-        """Bring the user's replica to where the primary is, if that can be had within ``check_wait_s``.
+    async def check(self, user: str) -> bool:
+        """Bring the user's replica to where the primary is, if that can be had within ``check_wait_s``; say whether.
 
         Otherwise it stays as it is, and `vouches` says so. Raises what `Store.cursor` does where there is none yet.
         """
         followed = self._follow(user, self._time())
         if self._away() or self._time() < followed.unasked_until:
             followed.checked = False
-            return
+            return False
         await self._store.cursor(user)  # a first copy takes the time that it takes
+        followed = self._follow(user, self._time())  # it may have been let go meanwhile
         era, target = self._joinable(), followed.target
         try:
             async with asyncio.timeout(self._limits.check_wait_s):
                 result = await self._store.sync(user)
-        except TimeoutError:
+        except (TimeoutError, PrimaryError, ReplicaUnavailable) as error:
             followed.checked = False
-            followed.unasked_until = self._time() + _UNASKED_S
-        except PrimaryUnavailable:
-            followed.checked = False
-        else:
-            followed.reach(result.version, target, era)
+            if not isinstance(error, PrimaryUnavailable):
+                followed.unasked_until = self._time() + _UNASKED_S
+            return False
+        followed.reach(result.version, target, era)
+        return True
 
     # ------------------------------------------------------------- who is followed
 
@@ -156,6 +172,7 @@ class Follower:
             yield
         finally:
             followed.streams -= 1
+            followed.read_at = self._time()
             self._streams -= 1
 
     def _follow(self, user: str, now: float) -> Followed:
@@ -166,12 +183,16 @@ class Follower:
         followed.read_at = now
         return followed
 
-    def _let_go(self) -> None:
-        """Let go of those who were not read for long."""
-        oldest = self._time() - self._limits.follow_idle_s
+    def _tidy(self, now: float) -> None:
+        """Let go of those who were not read for long, and try again to bring those who could not be brought."""
+        oldest = now - self._limits.follow_idle_s
         for followed in [*self._followed.values()]:
-            if followed.read_at < oldest and not followed.streams and not followed.waiting:
+            if followed.waiting:
+                continue
+            if followed.read_at < oldest and not followed.streams:
                 del self._followed[followed.user]
+            elif self._hears(now) and followed.lacks(self._joinable()) and now >= followed.unbrought_until:
+                self._schedule(followed)
 
     # ------------------------------------------------------------- listening to the tail
 
@@ -180,18 +201,18 @@ class Follower:
         pause_s = self._limits.look_min_s
         tidied_at = self._time()
         while True:
-            if self._time() - tidied_at > 1:
-                self._let_go()
-                tidied_at = self._time()
+            if (now := self._time()) - tidied_at > _TIDY_S:
+                self._tidy(now)
+                tidied_at = now
             if not self._followed:
                 await self._rest()
             began = self._time()
             try:
                 moves = await self._tail.poll()
             except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                if self._heard_at > float("-inf"):
+                if not self._lost:
                     _log.warning("tail_lost", error=str(error), exc_info=not isinstance(error, PrimaryError))
-                self._heard_at = float("-inf")
+                self._lost = True
                 pause_s = backoff.next_s()
             else:
                 backoff.reset()
@@ -205,30 +226,33 @@ class Follower:
         self._begun = False
         self._wanted.clear()
         await self._wanted.wait()
+        self._heard_at = self._time()
 
     def _take_in(self, moves: Moves, began: float) -> bool:
         """Take in what a look told that began then; say whether anybody who is followed has moved."""
         self._looks += 1
-        gap = began - self._heard_at > self._limits.silence_max_s
         if moves.reset:
             self._era += 1
-        if gap and self._begun:
+        since, self._heard_at = self._heard_at, began
+        silent = self._lost or began - since > self._limits.silence_max_s
+        if silent and self._begun:
             _log.info("tail_back", users=len(self._followed))
-        self._begun = True
-        self._heard_at = began
+        self._begun, self._lost = True, False
         moved = False
         for user, cursor in moves.users.items():
             followed = self._followed.get(user)
-            if followed is not None and followed.hear(cursor, began):
+            if followed is not None and followed.hear(cursor, since):
                 moved = True
-                if gap:
-                    followed.joined = None  # how long it is behind is not known
-                self._schedule(followed)
-        if gap or moves.reset:
+                self._put(followed)
+        if moves.reset or silent:
             for followed in [*self._followed.values()]:
                 if followed.joined != self._era or followed.target is not None:
-                    self._schedule(followed)
+                    self._put(followed)
+        self._sync_next()
         return moved
+
+    def _hears(self, now: float) -> bool:
+        return self._begun and not self._lost and now - self._heard_at <= self._limits.silence_max_s
 
     def _longer(self, pause_s: float) -> float:
         most_s = self._limits.look_live_s if self._streams else self._limits.look_idle_s
@@ -241,10 +265,13 @@ class Follower:
     # ------------------------------------------------------------- syncing those who moved
 
     def _schedule(self, followed: Followed) -> None:
+        self._put(followed)
+        self._sync_next()
+
+    def _put(self, followed: Followed) -> None:
         if not followed.waiting:
             followed.waiting = True
             heapq.heappush(self._due, (followed.heat(), next(self._order), followed))
-            self._sync_next()
 
     def _sync_next(self) -> None:
         while self._due and len(self._syncing) < self._limits.follow_concurrency:
@@ -255,8 +282,6 @@ class Follower:
 
     def _brought(self, task: asyncio.Task[None]) -> None:
         self._syncing.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("follow_failed", exc_info=error)
         self._sync_next()
 
     async def _bring(self, followed: Followed) -> None:
@@ -265,25 +290,14 @@ class Follower:
         known = target if followed.joined == era else None  # who joins has to look at the primary itself
         try:
             result = await self._store.sync(followed.user, at_least=known)
-        except (PrimaryUnavailable, ReplicaUnavailable) as error:
-            followed.checked = False
-            self._try_again(followed, error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+            followed.fail(self._time())
+            if not isinstance(error, PrimaryUnavailable):
+                ours = isinstance(error, PrimaryError | ReplicaUnavailable)
+                _log.warning("follow_failed", error=str(error), exc_info=not ours)
             return
         finally:
             followed.waiting = False
         followed.reach(result.version, target, era)
-        if followed.target is not None or (followed.streams and followed.joined != self._era):
-            self._schedule(followed)
-
-    def _try_again(self, followed: Followed, error: Exception) -> None:
-        """Try later, unless the tail is silent too: when it is heard again, all that are behind are synced."""
-        if isinstance(error, ReplicaUnavailable):
-            _log.warning("follow_failed", error=str(error))
-        if self._time() - self._heard_at <= self._limits.silence_max_s:
-            pause = Backoff(min(_RETRY_FIRST_S * 2**followed.failures, _RETRY_MAX_S))
-            followed.failures = min(followed.failures + 1, 8)
-            asyncio.get_running_loop().call_later(pause.next_s(), self._schedule_if_followed, followed)
-
-    def _schedule_if_followed(self, followed: Followed) -> None:
-        if self._followed.get(followed.user) is followed:
+        if followed.lacks(self._joinable()):
             self._schedule(followed)

@@ -1,8 +1,13 @@
-"""Reading lanes: a few threads that do the reading for all users.
+"""How replicas are read: what is short at once, on the event loop; all else in a reading thread, the lane.
 
-A thread per open replica (what one aiosqlite connection each would be) costs a hop of its own for every read, and a
-thousand threads for a thousand users. Here, what arrives while a lane is busy is done together in its next turn, and
-reads of one user share one transaction: measured over 100 users at 16 clients, twice the pages a second.
+A page takes SQLite some ten microseconds. To hand it to a thread and its answer back takes several times as long, and
+the two then fight for the interpreter. So a read is tried where it is asked for, within a budget of SQLite's steps
+that is too small for anyone to notice. What exceeds it is stopped and done again in the lane, with all the time that
+it may have; what is known to be long goes there at once.
+
+A source has one connection, and is used in one place at a time: on the loop only while nothing of it is in the lane.
+Reads of one source in one pass of the loop share a check and a transaction. Whoever is told of a commit is told in a
+later pass than one in which a transaction began before it: so who reads after a sync sees what the sync brought.
 """
 
 from __future__ import annotations
@@ -14,28 +19,37 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from replica import trouble
+from replica.errors import ReadTimeout
 
 T = TypeVar("T")
 
-_STEPS = 2_000  # SQLite's virtual machine asks whether to go on after so many steps: some 50 µs
+STEPS = 1_000  # of SQLite's virtual machine: after each so many it asks whether to go on
+STEPS_AT_ONCE_MAX = 16_000  # 0.3 ms where a step does little, as when each row of a table is looked at
+AT_ONCE_MAX = 100  # reads in one pass of the event loop: who reads in a loop of their own must let others in
 
 Work = Callable[[sqlite3.Connection], Any]
 
 
+class NotAtOnce(Exception):
+    """The read cannot be done at once, on the event loop: it has to go the lane's way."""
+
+
 class Source:
-    """What a lane reads from: it opens the connection, and says when what it reads is in doubt."""
+    """What is read: it opens the connection, and says when what it reads is in doubt."""
 
     connection: sqlite3.Connection | None = None
+    in_lane = 0  # jobs that the lane has of this source; changed on the loop alone
 
     def connect(self) -> sqlite3.Connection:
         """Open the file for reading. Runs in the lane's thread."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raise `Doubt` if the file is not as it was left. Runs in the lane's thread before each turn."""
+        """Raise `Doubt` if the file is not as it was left. Runs before each transaction, where that runs."""
 
 
 @dataclass(slots=True)
@@ -46,21 +60,47 @@ class _Job:
 
 
 class Lane:
-    """One reading thread. To be used from the event loop that it was started on."""
+    """One reading thread, and the way around it. To be used from the event loop that it was started on."""
 
     def __init__(self, name: str, read_timeout_ms: int) -> None:
         self._timeout_s = read_timeout_ms / 1000
+        self._at_once_left = AT_ONCE_MAX
+        self._begun: list[Source] = []  # with a transaction that ends with this pass of the loop
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[_Job] = []
-        self._busy = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._turns: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
+    def read_at_once(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` now, within one read transaction, if it is short; raise `NotAtOnce` if not, as `read` does else.
+
+        The budget counts steps: one that does much (a count of a whole table, a full-text search) passes for one.
+        """
+        connection = source.connection
+        if connection is None or source.in_lane or not self._at_once_left:
+            raise NotAtOnce
+        if self._at_once_left == AT_ONCE_MAX:
+            self._loop.call_soon(self._end_pass)
+        self._at_once_left -= 1
+        try:
+            if not connection.in_transaction:
+                source.check()
+                connection.execute("BEGIN")
+                self._begun.append(source)
+            # Says to go on a few times, and then to stop. Where it is not asked it costs nothing.
+            too_long = chain(repeat(False, STEPS_AT_ONCE_MAX // STEPS), repeat(True)).__next__
+            connection.set_progress_handler(too_long, STEPS)
+            return work(connection)
+        except BaseException as error:
+            meaning = trouble.of_reading(error)
+            if isinstance(meaning, ReadTimeout):
+                raise NotAtOnce from None
+            if meaning is error:
+                raise
+            raise meaning from error
+
     def read(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run ``work`` within one read transaction on the source. What it raises is the future's exception.
+        """Run ``work`` in the lane, within one read transaction. What it raises is the future's exception.
 
         SQLite's own signs of a broken file become `Doubt`; a read that takes too long becomes `ReadTimeout`.
         """
@@ -72,77 +112,70 @@ class Lane:
 
     async def stop(self) -> None:
         """End the thread when what it was asked for is done."""
-        await self._idle.wait()
-        self._turns.put(None)
+        self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _end_pass(self) -> None:
+        self._at_once_left = AT_ONCE_MAX
+        begun, self._begun = self._begun, []
+        for source in begun:
+            self._end_turn(source)
+
+    def _end_turn(self, source: Source) -> None:
+        connection = source.connection
+        if connection is None or source.in_lane:
+            return
+        try:
+            _end(connection)
+        except sqlite3.Error:  # what it saw would be seen for ever
+            source.connection = None
+            connection.close()
+
     def _enqueue(self, source: Source, work: Work | None) -> asyncio.Future[Any]:
+        self._end_turn(source)
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(_Job(source, work, answer))
-        self._idle.clear()
-        if len(self._waiting) == 1 and not self._busy:
-            self._loop.call_soon(self._next_turn)  # not now: what else arrives in this pass of the loop comes along
+        source.in_lane += 1
+        self._jobs.put(_Job(source, work, answer))
         return answer
 
-    def _next_turn(self) -> None:
-        if self._waiting and not self._busy:
-            self._busy = True
-            jobs, self._waiting = self._waiting, []
-            self._turns.put(jobs)
-
-    def _deliver(self, results: list[tuple[_Job, Any, BaseException | None]]) -> None:
-        self._busy = False
-        for job, value, error in results:
-            if not job.answer.done():  # it may have been cancelled meanwhile
-                if error is None:
-                    job.answer.set_result(value)
-                else:
-                    job.answer.set_exception(error)
-        self._next_turn()
-        if not self._busy:
-            self._idle.set()
+    def _deliver(self, job: _Job, value: Any, error: BaseException | None) -> None:
+        job.source.in_lane -= 1
+        if not job.answer.done():  # it may have been cancelled meanwhile
+            if error is None:
+                job.answer.set_result(value)
+            else:
+                job.answer.set_exception(error)
 
     # ------------------------------------------------------------- in the lane's thread
 
     def _serve(self) -> None:
-        while (jobs := self._turns.get()) is not None:
-            results: list[tuple[_Job, Any, BaseException | None]] = []
-            by_source: dict[int, list[_Job]] = {}
-            for job in jobs:
-                by_source.setdefault(id(job.source), []).append(job)
-            for group in by_source.values():
-                self._serve_source(group, results)
-            self._loop.call_soon_threadsafe(self._deliver, results)
-
-    def _serve_source(self, jobs: list[_Job], results: list[tuple[_Job, Any, BaseException | None]]) -> None:
-        source = jobs[0].source
-        reads = [job for job in jobs if job.work is not None]
-        if reads:
+        while (job := self._jobs.get()) is not None:
+            value, error = None, None
             try:
-                source.check()
-                if source.connection is None:
-                    source.connection = source.connect()
-                source.connection.execute("BEGIN")
-                try:
-                    results.extend(self._run(source.connection, job) for job in reads)
-                finally:
-                    source.connection.execute("ROLLBACK")
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is told to each of them
-                answered = {id(job) for job, _, _ in results}
-                meaning = trouble.of_reading(error)
-                results.extend((job, None, meaning) for job in reads if id(job) not in answered)
-        for job in jobs:
-            if job.work is None:
-                if source.connection is not None:
-                    source.connection.close()
-                    source.connection = None
-                results.append((job, None, None))
+                value = self._do(job.source, job.work)
+            except BaseException as caught:  # noqa: BLE001 - is told to the caller by its future; the lane goes on
+                error = trouble.of_reading(caught)
+            self._loop.call_soon_threadsafe(self._deliver, job, value, error)
 
-    def _run(self, connection: sqlite3.Connection, job: _Job) -> tuple[_Job, Any, BaseException | None]:
-        assert job.work is not None
+    def _do(self, source: Source, work: Work | None) -> Any:
+        if work is None:
+            if source.connection is not None:
+                source.connection.close()
+                source.connection = None
+            return None
+        source.check()
+        if source.connection is None:
+            source.connection = source.connect()
         deadline = time.monotonic() + self._timeout_s
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+        source.connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+        source.connection.execute("BEGIN")
         try:
-            return job, job.work(connection), None
-        except BaseException as error:  # noqa: BLE001 - is told to the caller by its future; the lane goes on
-            return job, None, trouble.of_reading(error)
+            return work(source.connection)
+        finally:
+            _end(source.connection)
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:  # else whoever read has ended it
+        connection.set_progress_handler(None, 0)  # the end itself is not to be stopped
+        connection.execute("ROLLBACK")

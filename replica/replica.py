@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from primary.feed import Pull
@@ -12,22 +13,16 @@ from replica import seal
 from replica.apply import apply
 from replica.errors import Doubt
 from replica.faults import Passing
-from replica.lanes import Lane, Source
+from replica.lanes import Lane, NotAtOnce, Source
 from replica.location import Location
 from replica.schema import Schema
 from replica.state import State
-from replica.writer import Writer
+from replica.writer import WRITE_PRAGMAS, Writer
 
 T = TypeVar("T")
 
 _READ_PRAGMAS = ("query_only=ON", "cache_size=-1024", "temp_store=MEMORY")
-_WRITE_PRAGMAS = (
-    "synchronous=NORMAL",
-    "cache_size=-2048",
-    "journal_size_limit=4194304",  # 4 MiB: a log that one big transaction made long does not stay long
-    "wal_autocheckpoint=512",  # pages: 4 MiB
-    "temp_store=MEMORY",
-)
+_BUSY_S = 0.25  # nobody locks readers out of a file for longer than it takes to open or close it; the loop may wait
 
 
 class Replica(Source):
@@ -46,6 +41,7 @@ class Replica(Source):
         self._writer: Writer | None = None
         self._seen = seal.look(location)
         self._writing = 0  # odd while the files change by our own hand
+        self._warm = False  # whether the file was read since it was opened: before, its pages may still be on the disk
         self._turn: tuple[int, State | None] = (0, None)  # the count and, between two writes, the state: as `check` saw
 
     @classmethod
@@ -63,8 +59,11 @@ class Replica(Source):
             raise
         return replica
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> tuple[State, T]:
-        """Run ``work`` in a read transaction; give it with the state that it saw. Raises as `Lane.read` does."""
+    async def read(self, work: Callable[[sqlite3.Connection], T], *, long: bool = False) -> tuple[State, T]:
+        """Run ``work`` in a read transaction; give it with the state that it saw. Raises as `Lane.read` does.
+
+        It is run at once, on the event loop, where it can be, unless it is said to be ``long``.
+        """
 
         def read(connection: sqlite3.Connection) -> tuple[State, T]:
             value = work(connection)
@@ -75,7 +74,12 @@ class Replica(Source):
                 state = State.read(connection)
             return state, value
 
-        return await self._lane.read(self, read)
+        if self._warm and not long:
+            with suppress(NotAtOnce):
+                return self._lane.read_at_once(self, read)
+        found = await self._lane.read(self, read)
+        self._warm = True
+        return found
 
     async def sync(self, pull: Pull) -> int:
         """Apply a pull of changes since this replica's cursor. Gives how many there were."""
@@ -129,14 +133,16 @@ class Replica(Source):
             if untouched:  # else the old seal stays, and tells it to who opens the file next
                 await self._end_writing()
 
-    # ------------------------------------------------------------- in the lane's thread
+    # ------------------------------------------------------------- where it is read
 
     def connect(self) -> sqlite3.Connection:
         """See `Source.connect`."""
         # Before SQLite touches it: what is in the file's place may be anything, even what blocks who opens it.
         if not seal.holds(self.location, self._seen):
             raise Doubt("the file is not sealed as it is: it was changed, or the last write did not come to its end")
-        connection = sqlite3.connect(self.location.uri("ro"), uri=True, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.location.uri("ro"), uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
+        )
         try:
             for pragma in _READ_PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
@@ -173,7 +179,7 @@ class Replica(Source):
         return self._writer
 
     async def _open_writer(self) -> Writer:
-        return await Writer.open(self.location.uri("rw"), *_WRITE_PRAGMAS)
+        return await Writer.open(self.location.uri("rw"), *WRITE_PRAGMAS)
 
     async def _end_writing(self) -> None:
         try:

@@ -1,8 +1,12 @@
 """What a replica's file looks like, as it follows from the declarations.
 
-The statements come in three stages, for the order is what makes a first copy fast: the tables, then (after the rows)
-the indexes that reading cannot do without, then what makes reading faster or searchable. The last stage may also be
-run on a file in use; `Schema.unfinished` tells whether it was.
+The statements come in stages, for the order is what makes a first copy fast:
+
+1. the tables, before the rows;
+2. the keys, and of each table's read indexes the first that is declared: with them a first page is read at once,
+   however large the replica. One that is to carry rendered rows has a plain one in its place until it is made;
+3. the other read indexes, rendered rows, and full text: what makes reading faster or searchable. This stage may also be
+   run on a file in use; `Schema.unfinished` tells what is left of it.
 """
 
 from __future__ import annotations
@@ -43,16 +47,20 @@ _OWN_TABLES = [
 class Schema:
     """The schema of every replica of one catalog.
 
-    ``hash`` names it: a file that was made with another one is rebuilt.
+    ``hash`` names it: a file that was made with another one is rebuilt. ``tables`` is the first stage, ``keys`` and
+    ``first`` are the second; where the third follows at once, ``first`` is not needed.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.tables = [*_OWN_TABLES, *(_create_table(table) for table in catalog)]
-        self.indexes = [statement for table in catalog for statement in _plain_indexes(table)]
+        self.keys = [_key(table) for table in catalog if table.key]
+        self.first = [_first(table) for table in catalog if table.indexes]
         self._finish = {name: statements for table in catalog for name, statements in _finishing(table)}
         self.hash = hashlib.sha256(
-            "\n".join([str(FORMAT), *self.tables, *self.indexes, *chain.from_iterable(self._finish.values())]).encode()
+            "\n".join(
+                [str(FORMAT), *self.tables, *self.keys, *self.first, *chain.from_iterable(self._finish.values())]
+            ).encode()
         ).hexdigest()
 
     def unfinished(self, connection: sqlite3.Connection) -> list[str]:
@@ -75,12 +83,14 @@ def _create_table(table: SyncedTable) -> str:
     return f"CREATE TABLE {quoted(table.name)} ({columns}) STRICT"
 
 
-def _plain_indexes(table: SyncedTable) -> list[str]:
-    statements = []
-    if table.key:
-        columns = ", ".join(quoted(name) for name in table.key)
-        statements.append(f"CREATE UNIQUE INDEX {quoted(f'{table.name}.key')} ON {quoted(table.name)} ({columns})")
-    return statements + [_index(table, index, "") for index in table.indexes if not index.rendered]
+def _key(table: SyncedTable) -> str:
+    columns = ", ".join(quoted(name) for name in table.key)
+    return f"CREATE UNIQUE INDEX {quoted(f'{table.name}.key')} ON {quoted(table.name)} ({columns})"
+
+
+def _first(table: SyncedTable) -> str:
+    index = table.indexes[0]
+    return _index(table, index, _stand_in(table, index) if index.rendered else _index_name(table, index))
 
 
 def _finishing(table: SyncedTable) -> list[tuple[str, list[str]]]:
@@ -88,20 +98,35 @@ def _finishing(table: SyncedTable) -> list[tuple[str, list[str]]]:
 
     Names with a dot are ours alone: no table's name can have one.
     """
-    made = [
-        (f"{table.name}.{index.name}", [_index(table, index, f", ({json_members(table)})")])
-        for index in table.indexes
-        if index.rendered
-    ]
+    made = [(_index_name(table, index), _finished(table, index)) for index in table.indexes]
     if table.full_text:
         # The triggers come last: as long as there are none, nothing is in the index and nothing need be taken out.
         made.append((f"{fts_name(table)}.delete", _full_text(table)))
     return made
 
 
-def _index(table: SyncedTable, index: ReadIndex, rest: str) -> str:
+def _finished(table: SyncedTable, index: ReadIndex) -> list[str]:
+    name = _index_name(table, index)
+    if not index.rendered:
+        return [_index(table, index, name)]
+    return [
+        f"DROP INDEX IF EXISTS {quoted(_stand_in(table, index))}",
+        _index(table, index, name, f", ({json_members(table)})"),
+    ]
+
+
+def _index(table: SyncedTable, index: ReadIndex, name: str, rest: str = "") -> str:
     columns = ", ".join(quoted(name) for name in index.columns)
-    return f"CREATE INDEX {quoted(f'{table.name}.{index.name}')} ON {quoted(table.name)} ({columns}{rest})"
+    where = f" WHERE {index.where}" if index.where else ""
+    return f"CREATE INDEX {quoted(name)} ON {quoted(table.name)} ({columns}{rest}){where}"
+
+
+def _index_name(table: SyncedTable, index: ReadIndex) -> str:
+    return f"{table.name}.{index.name}"
+
+
+def _stand_in(table: SyncedTable, index: ReadIndex) -> str:
+    return f"{_index_name(table, index)}.plain"
 
 
 def _full_text(table: SyncedTable) -> list[str]:

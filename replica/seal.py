@@ -25,7 +25,7 @@ _BYTES = 256  # always as many, written in place: keeping a print takes no room 
 
 def look(location: Location) -> Print:
     """Take the print of a replica's files as they are now. Raises nothing: what cannot be seen has a print too."""
-    database = str(location.database)  # as text: this is done before every turn of reads
+    database = str(location.database)  # as text: this is done before every transaction of reads
     return _stat(database), _stat(database + "-wal", log=True)
 
 

@@ -127,20 +127,22 @@ class Store:
 
     # ------------------------------------------------------------- reading
 
-    async def read(self, user: str, work: Callable[[sqlite3.Connection], T]) -> Reading[T]:
+    async def read(self, user: str, work: Callable[[sqlite3.Connection], T], *, long: bool = False) -> Reading[T]:
         """Run ``work`` in a read transaction on the user's replica, building it first if there is none.
 
-        ``work`` runs in another thread; what it raises is raised. A file in doubt is rebuilt and read then. Raises
+        ``work`` runs on the event loop and, if it turns out to take more than a moment, a second time in another
+        thread; there at once where it is said to be ``long``: a search, an analysis, SQL of somebody's own. What it
+        raises is raised. A file in doubt is rebuilt and read then. Raises
         `InvalidUser`, `ReadTimeout`, and `PrimaryUnavailable` or `ReplicaUnavailable` where the replica must be built
         and cannot be.
         """
         replica = await self._opened(user)
         try:
-            state, value = await replica.read(work)
+            state, value = await replica.read(work, long=long)
         except Doubt as doubt:
             await self._run(self._renew(self._slot(user), replica, doubt))
             try:
-                state, value = await (await self._opened(user)).read(work)
+                state, value = await (await self._opened(user)).read(work, long=long)
             except Doubt as again:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return Reading(state.cursor, value)
@@ -157,7 +159,7 @@ class Store:
             counts = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
             return State.read(connection), counts
 
-        state, rows = (await self.read(user, look)).value
+        state, rows = (await self.read(user, look, long=True)).value
         database, wal = await asyncio.to_thread(seal.look, self._slot(user).location)
         size = sum(found[1] for found in (database, wal) if len(found) > 1)
         return ReplicaInfo(state.cursor, state.synced_at, size, rows)

@@ -15,11 +15,12 @@ from typing import Any
 
 from primary.declaration import Catalog, SyncedTable
 from primary.feed import Feed, Kind
-from replica.apply import match_sql, stored_key
+from replica.apply import match_sql
 from replica.errors import Doubt
 from replica.location import DataDirectory, Location
 from replica.rendering import quoted
 from replica.schema import Schema
+from replica.staging import stored_key
 from replica.state import State
 
 DIFFERENCES_MAX = 20  # of one replica that are told in full; the others are counted

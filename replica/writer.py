@@ -10,6 +10,17 @@ import aiosqlite
 
 T = TypeVar("T")
 
+_CACHE = "cache_size=-2048"  # 2 MiB for each open replica
+_LARGE_CACHE = "cache_size=-32768"  # 32 MiB while much is written: a page that changes often is written out once
+
+WRITE_PRAGMAS = (
+    "synchronous=NORMAL",
+    _CACHE,
+    "journal_size_limit=4194304",  # 4 MiB: a log that one big transaction made long does not stay long
+    "wal_autocheckpoint=512",  # pages: 4 MiB
+    "temp_store=MEMORY",
+)
+
 
 class Writer(aiosqlite.Connection):
     """An aiosqlite connection that runs a whole function in its thread: one hop for many statements."""
@@ -34,3 +45,15 @@ class Writer(aiosqlite.Connection):
         """Run ``work`` on the connection, in its thread. Cancelling the caller does not stop it."""
         result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
         return result
+
+
+def widen(connection: sqlite3.Connection) -> None:
+    """Give a connection with `WRITE_PRAGMAS` the memory that much writing wants."""
+    connection.execute(f"PRAGMA {_LARGE_CACHE}")
+
+
+def narrow(connection: sqlite3.Connection) -> None:
+    """Take the memory back, and what its temporary tables hold; outside a transaction."""
+    connection.execute(f"PRAGMA {_CACHE}")
+    for store in ("FILE", "MEMORY"):  # a change of place is what drops temporary tables and frees their memory
+        connection.execute(f"PRAGMA temp_store={store}")

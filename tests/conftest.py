@@ -4,6 +4,7 @@ postgres          the session's Postgres server            databases    makes da
 database_url      a migrated database of the test's own    empty_database_url    one without any table
 primary catalog feed store data_dir                        the engine's parts on that database
 own_postgres      a Postgres of the test's own, to stop and start
+cluster           the data directory of one at rest, to be copied
 proxy             a TCP proxy before the test's database, to cut, stall and deafen
 seed              for what chance decides, told where the test fails
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,21 @@ from primary.gallery import tables
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
-from tests.support.databases import FAST, Databases, temporary_folder, temporary_postgres
+from tests.support.databases import FAST, Databases, temporary_postgres
+from tests.support.folders import copied, temporary_folder
 from tests.support.proxy import PostgresProxy, proxied
 from tests.support.server import RunningServer, ServerProcess, running
 from tests.support.server import token as make_token
+from tests.support.turns import turn
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Have each test of one process of several take its turn; its time begins then."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with turn(alone=any(map(item.get_closest_marker, ("alone", "browser")))):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +93,13 @@ def feed(primary: Primary, catalog: Catalog) -> Feed:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Pytest's own would be on a disk, and stay there when the test is over."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
 def data_dir() -> Iterator[Path]:
     with temporary_folder() as folder:
         yield folder / "data"
@@ -96,10 +115,20 @@ async def store(data_dir: Path, catalog: Catalog, feed: Feed) -> AsyncIterator[S
         await opened.close()
 
 
-@pytest.fixture
-async def own_postgres() -> AsyncIterator[EmbeddedPostgres]:
-    """A running Postgres of the test's own: ``await own_postgres.stop()``, ``await own_postgres.start()``."""
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Path]:
+    """A data directory with an empty Postgres in it, at rest: copying it takes a tenth of making one."""
     with temporary_folder() as folder:
+        server = EmbeddedPostgres(folder, settings=FAST)
+        asyncio.run(server.start())
+        asyncio.run(server.stop())
+        yield folder
+
+
+@pytest.fixture
+async def own_postgres(cluster: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A running Postgres of the test's own: ``await own_postgres.stop()``, ``await own_postgres.start()``."""
+    with copied(cluster) as folder:
         server = EmbeddedPostgres(folder, settings=FAST)
         await server.start()
         try:

@@ -13,6 +13,7 @@ from gateway.cli.dev import dev
 from gateway.cli.failures import failure_of
 from gateway.cli.import_ import import_command
 from gateway.cli.migrate import migrate_command, migration_command
+from gateway.cli.mirror import mirror
 from gateway.cli.psql import psql
 from gateway.cli.rebuild import rebuild
 from gateway.cli.serve import serve
@@ -69,6 +70,7 @@ for _command in (
     status,
     verify_command,
     rebuild,
+    mirror,
     import_command,
     migration_command,
 ):

@@ -18,11 +18,12 @@ import asyncio
 import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Message, Receive, Scope, Send
 
+from gateway.protocol import ABORT
 from primary.cursor import Cursor
 from primary.errors import PrimaryUnavailable
 from replica.advances import Watch
@@ -55,8 +56,8 @@ class Source(Protocol):
         """Give some changes after a position; None where they cannot be told."""
         ...
 
-    def current(self) -> bool:
-        """Say whether the replica is as the primary has it, as far as is known."""
+    async def checked(self) -> Cursor | None:
+        """Bring the replica to where the primary is now, and give that cursor; None where that cannot be had."""
         ...
 
 
@@ -87,7 +88,7 @@ class EventStream(ASGIResponse):
         self._with_changes = with_changes
         self._send: Send
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client leaves, the time is up or the server stops."""
         self._send = send
         with self._opened:
@@ -100,7 +101,8 @@ class EventStream(ASGIResponse):
                 if not leaving.done():
                     await self._give({"type": "http.response.body", "body": b"", "more_body": False})
             except Stalled:
-                pass  # the server closes the connection, for the answer has no end
+                cast("dict[str, Any]", scope)[ABORT]()
+                await asyncio.wait([leaving], timeout=1)
             finally:
                 leaving.cancel()
 
@@ -134,9 +136,11 @@ class EventStream(ASGIResponse):
         """Tell a client that has ``told`` of the replica's advance to ``cursor``."""
         if cursor == told:
             return
-        if cursor.epoch == told.epoch and cursor < told and not await self._went_back(told):
-            return
-        if cursor.epoch != told.epoch or cursor < told:
+        if not _follows(cursor, told):
+            if (checked := await self._not_behind(told)) is None:
+                return
+            cursor = checked
+        if not _follows(cursor, told):
             await self._put(_reset(cursor))
         elif not self._with_changes:
             await self._put(_version(cursor))
@@ -144,22 +148,29 @@ class EventStream(ASGIResponse):
             cursor = await self._tell_changes(told, cursor)
         self._told = cursor
 
-    async def _went_back(self, told: Cursor) -> bool:
-        """Say whether the primary itself is before what the client was told, so that it will never get there."""
+    async def _not_behind(self, told: Cursor) -> Cursor | None:
+        """Give where the primary is, for a replica that is not past what the client has; None where nobody can say.
+
+        The client may have seen a later state on another node, or the first of a new primary: to send it back to where
+        this node is would be wrong, unless the primary is there too.
+        """
         if await self._source.changes(Position(told)) is not None:
-            return False  # the replica is past it: what woke us was overtaken
-        return self._source.current()  # else this node is behind what the client has seen elsewhere, for now
+            return None  # the replica is past it: what woke us was overtaken
+        return await self._source.checked()
 
     async def _tell_changes(self, told: Cursor, cursor: Cursor) -> Cursor:
         """Tell what changed since ``told``, to the end, wherever the replica is by then; give that cursor."""
         position = Position(told)
-        while (read := await self._source.changes(position)) is not None:
+        while not self._watch.ended:
+            read = await self._source.changes(position)
+            if read is None:
+                await self._put(_reset(cursor))
+                return cursor
             position = read.next
             await self._put(_changed(position.cursor, read.changes, whole=read.whole))
             if read.whole:
                 return position.cursor
-        await self._put(_reset(cursor))
-        return cursor
+        return told
 
     async def _put(self, text: bytes) -> None:
         await self._give({"type": "http.response.body", "body": text, "more_body": True})
@@ -174,6 +185,10 @@ class EventStream(ASGIResponse):
 
 class Stalled(Exception):
     """The client does not read what it is sent."""
+
+
+def _follows(cursor: Cursor, told: Cursor) -> bool:
+    return cursor.epoch == told.epoch and cursor >= told
 
 
 def _version(cursor: Cursor) -> bytes:

@@ -7,10 +7,11 @@ from typing import Any, get_type_hints
 
 import msgspec
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Operation, Parameter, Schema
+from litestar.openapi.spec import Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
-from gateway.openapi import EXAMPLE_VERSION, FreshRead, example
+from gateway.once import WriteOperation
+from gateway.openapi import EXAMPLE_VERSION, example
 from primary.gallery import image
 
 IMAGE: dict[str, Any] = {
@@ -54,10 +55,17 @@ class ImagesAnswer(msgspec.Struct):
 
 
 class PageAnswer(msgspec.Struct):
-    """Some images, the newest first. ``next_cursor`` asks for those that follow; null at the end."""
+    """Some images of a list. ``next_cursor`` asks for those that follow; null at the end."""
 
     images: list[Image]  # type: ignore[valid-type]
     next_cursor: str | None
+    version: str
+
+
+class DeletedTogetherAnswer(msgspec.Struct):
+    """Which images are gone, and from which version on."""
+
+    ids: list[str]
     version: str
 
 
@@ -68,7 +76,8 @@ class DeletedAnswer(msgspec.Struct):
     version: str
 
 
-def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
+def told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
+    """Describe an answer, with an example of it to which a version is added."""
     return ResponseSpec(
         kind,
         generate_examples=False,
@@ -77,38 +86,25 @@ def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
     )
 
 
-SAVED = _told(ImageAnswer, "The image as it is stored.", IMAGE)
-SAVED_BEFORE = _told(ImageAnswer, "The image as it is stored: its id was there before.", IMAGE)
-CHANGED = _told(ImageAnswer, "The image as it is now.", IMAGE | {"row_version": 2})
-FOUND = _told(ImageAnswer, "The image.", IMAGE)
-SAVED_TOGETHER = _told(ImagesAnswer, "The images as they are stored.", {"images": [IMAGE]})
-PAGE = _told(PageAnswer, "A page of images, the newest first.", {"images": [IMAGE], "next_cursor": CURSOR})
-DELETED = _told(DeletedAnswer, "The image is gone.", {"id": IMAGE["id"]})
+SAVED = told(ImageAnswer, "The image as it is stored.", IMAGE)
+SAVED_BEFORE = told(ImageAnswer, "The image as it is stored: its id was there before.", IMAGE)
+CHANGED = told(ImageAnswer, "The image as it is now.", IMAGE | {"row_version": 2})
+SAVED_TOGETHER = told(ImagesAnswer, "The images as they are stored.", {"images": [IMAGE]})
+PAGE = told(PageAnswer, "A page of images.", {"images": [IMAGE], "next_cursor": CURSOR})
+CHANGED_TOGETHER = told(ImagesAnswer, "The images as they are now.", {"images": [IMAGE | {"row_version": 2}]})
+DELETED_TOGETHER = told(DeletedTogetherAnswer, "The images are gone.", {"ids": [IMAGE["id"]]})
+DELETED = told(DeletedAnswer, "The image is gone.", {"id": IMAGE["id"]})
 
 
 @dataclass
-class PageRead(FreshRead):
-    """A read of a page, whose parameters are read by `gateway.gallery.asked`."""
-
-    def __post_init__(self) -> None:
-        number = Schema(type=OpenAPIType.INTEGER, minimum=1)
-        cursor = Schema(type=OpenAPIType.STRING, examples=[CURSOR])
-        self.parameters = [
-            *(self.parameters or []),
-            Parameter("limit", "query", description="How many images at most.", schema=number),
-            Parameter("cursor", "query", description="The `next_cursor` of the page before.", schema=cursor),
-        ]
-        super().__post_init__()
-
-
-@dataclass
-class ConditionalEdit(Operation):
+class ConditionalEdit(WriteOperation):
     """An edit that can be told which state of the row it is meant for."""
 
     def __post_init__(self) -> None:
-        told = 'The `row_version` that the image must still be at, as in `"3"`; otherwise the answer is 412.'
+        told = 'The `row_version` that it must still be at, as in `"3"`; otherwise the answer is 412.'
         schema = Schema(type=OpenAPIType.STRING, examples=['"3"'])
         self.parameters = [
             *(self.parameters or []),
             Parameter("If-Match", "header", description=told, schema=schema),
         ]
+        super().__post_init__()

@@ -12,59 +12,89 @@ from litestar.params import FromPath
 
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
-from gateway.freshness import MIN_VERSION_PARAMETER
-from gateway.gallery.asked import image_id_asked, page_asked
-from gateway.gallery.documents import FOUND, PAGE, PageRead
+from gateway.gallery import browse_documents as documents
+from gateway.gallery.asked import entries_asked, filters_asked, image_id_asked, include_asked, page_asked
+from gateway.gallery.browse_operations import DetailRead, FacetsRead, ListRead, PagedRead
+from gateway.gallery.documents import PAGE
 from gateway.gallery.problems import not_found
-from gateway.openapi import FreshRead, problem_spec
-from gateway.parameters import only
+from gateway.openapi import problem_spec
 from gateway.parts import Parts
-from replica.gallery import images
+from replica.gallery import detail, images
+from replica.gallery.browse import browse
+from replica.gallery.facets import facets
 from replica.gallery.images import Page
+from replica.gallery.page_cursor import PageCursor
 
 _QUERY_KEPT_MAX_BYTES = 300
 """A page cursor and a version fit; what is longer is no client's habit."""
+
+_NOT_FOUND = problem_spec(404, "not_found", "there is no such image")
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
     """Give the routes, to be mounted below /api."""
     store, freshness, settings = parts.store, parts.freshness, parts.settings
 
-    def reader_of(query: bytes) -> Callable[[sqlite3.Connection], Page]:
+    def reader_of(query: bytes) -> tuple[Callable[[sqlite3.Connection], Page], bool]:
+        """Give the read that a query asks for, and whether it is long: full-text search does much in one step."""
         asked = page_asked(query, limit_default=settings.page_default, limit_max=settings.page_max)
-        return partial(images.newest, limit=asked.limit, after=asked.after)
+        if asked.listing.is_plain:
+            return partial(images.newest, limit=asked.limit, after=asked.after), False
+        read = partial(browse, listing=asked.listing, limit=asked.limit, after=asked.after)
+        return read, asked.listing.filters.q is not None
 
     # Clients ask for a few pages again and again, the first ones most of all.
     known_reader_of = lru_cache(maxsize=1_000)(reader_of)
 
-    @get("/images", operation_class=PageRead, responses={200: PAGE}, summary="List images, the newest first")
+    @get("/images", operation_class=ListRead, responses={200: PAGE}, summary="List images, the newest first")
     async def list_images(request: StrictRequest) -> Answer:
-        """Give a page. Following `next_cursor` shows every image once, whatever is saved meanwhile."""
+        """Give a page of the images that pass all filters, in any order.
+
+        Following `next_cursor` shows every image once, whatever is saved meanwhile.
+        """
         scope = request.scope
         query = scope["query_string"]
-        read = known_reader_of(query) if len(query) <= _QUERY_KEPT_MAX_BYTES else reader_of(query)
+        read, is_long = known_reader_of(query) if len(query) <= _QUERY_KEPT_MAX_BYTES else reader_of(query)
         user = request.user.user
         if (unchanged := await freshness.before(scope, user)) is not None:
             return unchanged
-        reading = await store.read(user, read)
+        reading = await store.read(user, read, long=is_long)
         page = reading.value
         body = b'{"images":[%b],"next_cursor":%b,"version":"%b"}' % (
             page.images,
-            b'"%b"' % str(page.next).encode() if page.next is not None else b"null",
+            cursor_json(page.next),
             str(reading.version).encode(),
         )
         return freshness.answer(user, reading.version, body)
 
     @get(
+        "/images/facets", operation_class=FacetsRead, responses={200: documents.FACETS}, summary="Count images by kind"
+    )
+    async def count_images(request: StrictRequest) -> Answer:
+        """Count the images that pass the filters: all, the favourites, and those of each model, source and album.
+
+        At most 50 of each are told, those of the most images.
+        """
+        read = partial(facets, filters=filters_asked(request.scope["query_string"]))
+        user = request.user.user
+        if (unchanged := await freshness.before(request.scope, user)) is not None:
+            return unchanged
+        reading = await store.read(user, read, long=True)
+        body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
+        return freshness.answer(user, reading.version, body)
+
+    @get(
         "/images/{image_id:str}",
-        operation_class=FreshRead,
-        responses={200: FOUND, 404: problem_spec(404, "not_found", "there is no such image")},
+        operation_class=DetailRead,
+        responses={200: documents.FOUND, 404: _NOT_FOUND},
         summary="Give one image",
     )
     async def get_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:
-        """Give an image and what its owner thinks of it."""
-        only(request.scope, MIN_VERSION_PARAMETER)
-        read = partial(images.one, image_id=str(image_id_asked(image_id)))
+        """Give an image, what its owner thinks of it, and its history; with `include` also its events, its albums."""
+        include = include_asked(request.scope["query_string"])
+        return await _of_image(request, partial(detail.detail, image_id=str(image_id_asked(image_id)), include=include))
+
+    async def _of_image(request: StrictRequest, read: Callable[[sqlite3.Connection], bytes | None]) -> Answer:
         user = request.user.user
         if (unchanged := await freshness.before(request.scope, user, there=False)) is not None:
             return unchanged
@@ -74,4 +104,35 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
         return freshness.answer(user, reading.version, body)
 
-    return [list_images, get_image]
+    def entries_of(request: StrictRequest, image_id: str, of: str) -> Callable[[sqlite3.Connection], bytes | None]:
+        limit, after = entries_asked(
+            request.scope["query_string"], of, limit_default=settings.page_default, limit_max=settings.page_max
+        )
+        return partial(detail.page, of=of, image_id=str(image_id_asked(image_id)), limit=limit, after=after)
+
+    @get(
+        "/images/{image_id:str}/history",
+        operation_class=PagedRead,
+        responses={200: documents.HISTORY, 404: _NOT_FOUND},
+        summary="List what was changed of an image",
+    )
+    async def list_edits(request: StrictRequest, image_id: FromPath[str]) -> Answer:
+        """Give the edits of an image, the latest first: which field, from what to what, by whom and when."""
+        return await _of_image(request, entries_of(request, image_id, detail.HISTORY))
+
+    @get(
+        "/images/{image_id:str}/events",
+        operation_class=PagedRead,
+        responses={200: documents.EVENTS, 404: _NOT_FOUND},
+        summary="List what was done with an image",
+    )
+    async def list_events(request: StrictRequest, image_id: FromPath[str]) -> Answer:
+        """Give the views, counts and uses of an image, the latest first."""
+        return await _of_image(request, entries_of(request, image_id, detail.EVENTS))
+
+    return [list_images, count_images, get_image, list_edits, list_events]
+
+
+def cursor_json(cursor: PageCursor | None) -> bytes:
+    """Write a ``next_cursor``."""
+    return b'"%b"' % str(cursor).encode() if cursor is not None else b"null"

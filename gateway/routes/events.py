@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _TOLD = (
     "A stream of server-sent events: `version` with the cursor of the replica, on connection and after each advance; "
     "with `changes=true` then `changes`, with the rows; `reset` where a client has to read everything again."
 )
+_NO_CURSOR = problem_spec(422, "invalid_request", "Last-Event-ID: 'x' is not a cursor")
 _TOO_MANY = problem_spec(429, "too_many_event_streams", "you have 100 event streams open")
 
 
@@ -65,8 +67,8 @@ class _Replica:
         )
         return read.value
 
-    def current(self) -> bool:
-        return self._follower.vouches(self._user)
+    async def checked(self) -> Cursor | None:
+        return await self._store.cursor(self._user) if await self._follower.check(self._user) else None
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
@@ -79,6 +81,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         media_type="text/event-stream",
         responses={
             200: ResponseSpec(str, description=_TOLD, media_type="text/event-stream", generate_examples=False),
+            422: _NO_CURSOR,
             429: _TOO_MANY,
         },
         tags=["sync"],
@@ -94,9 +97,11 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             watch = opening.enter_context(streams.listen(user))
             await follower.check(user)
             start = await store.cursor(user)
+            # A little apart, so that those who came together (after a restart, say) do not come back together.
+            age_max_s = settings.event_age_max_s * random.uniform(0.9, 1)  # noqa: S311
             pace = Pace(
                 settings.event_heartbeat_s,
-                min(settings.event_age_max_s, request.user.expires_at - time.time()),
+                min(age_max_s, request.user.expires_at - time.time()),
                 settings.event_stall_max_s,
             )
             replica = _Replica(store, follower, user)

@@ -15,7 +15,7 @@ from gateway.freshness import MIN_VERSION_PARAMETER
 from gateway.openapi import EXAMPLE_VERSION, FreshRead, example
 from gateway.parameters import only
 from gateway.parts import Parts
-from replica.gallery.profiles import profile
+from replica.gallery.profiles import profile_and_upstream
 
 
 class ReplicaState(msgspec.Struct):
@@ -38,12 +38,24 @@ class Profile(msgspec.Struct):
     updated_at: str
 
 
+class UpstreamState(msgspec.Struct):
+    """Where changes are mirrored to, how many wait, how many are parked until they are re-armed, and what failed."""
+
+    enabled: bool
+    endpoint: str
+    pending: int
+    parked: int
+    last_error: str | None
+    last_error_at: str | None
+
+
 class Me(msgspec.Struct):
-    """Who is asking. ``profile`` is null for a user who has told nothing of themselves."""
+    """Who is asking. ``profile`` is null for a user who has told nothing of themselves, ``upstream`` without one."""
 
     user: str
     admin: bool
     profile: Profile | None
+    upstream: UpstreamState | None
     replica: ReplicaState
     version: str
 
@@ -59,6 +71,7 @@ _EXAMPLE = {
         "created_at": "2025-03-01T08:00:00.000000Z",
         "updated_at": "2025-03-01T08:00:00.000000Z",
     },
+    "upstream": None,
     "replica": {
         "version": EXAMPLE_VERSION,
         "synced_at": "2025-03-01T08:00:01.250+00:00",
@@ -83,13 +96,15 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         if (unchanged := await freshness.before(request.scope, user)) is not None:
             return unchanged
         # The profile first: if a sync comes in between, the answer's version is the older of the two states.
-        reading = await store.read(user, profile)
+        reading = await store.read(user, profile_and_upstream)
+        told, mirrored = reading.value
         replica = await store.describe(user)
         body = msgspec.json.encode(
             {
                 "user": user,
                 "admin": identity.admin,
-                "profile": msgspec.Raw(reading.value or b"null"),
+                "profile": msgspec.Raw(told or b"null"),
+                "upstream": msgspec.Raw(mirrored or b"null"),
                 "replica": ReplicaState(str(replica.version), replica.synced_at, replica.bytes, replica.rows),
                 "version": str(reading.version),
             }

@@ -112,9 +112,10 @@ def _create(cluster: Path, account: Account) -> None:
 def socket_dir_for(cluster: Path, account: Account) -> Path:
     """Choose the folder of the server's socket: the cluster, or a short one where that path is too long.
 
+    Or where it has a comma, which parts one folder from the next for server and clients alike.
     Raises `EmbeddedPostgresError` where the short one is not ours alone.
     """
-    if len(os.fsencode(cluster)) <= _SOCKET_DIR_MAX_BYTES:
+    if len(os.fsencode(cluster)) <= _SOCKET_DIR_MAX_BYTES and "," not in str(cluster):
         return cluster
     name = f"tidepool-{hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]}"
     folder = Path(tempfile.gettempdir()).resolve() / name
@@ -128,8 +129,8 @@ def socket_dir_for(cluster: Path, account: Account) -> Path:
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == account.uid and not found.st_mode & 0o077
     if not ours or len(os.fsencode(folder)) > _SOCKET_DIR_MAX_BYTES:
         raise EmbeddedPostgresError(
-            f"The path of {cluster} is too long for a socket, and {folder} cannot be used instead.",
-            hint=f"Set TIDEPOOL_DATA_DIR to a path of at most {_SOCKET_DIR_MAX_BYTES - 9} bytes.",
+            f"The path of {cluster} is too long for a socket, or has a comma, and {folder} cannot be used instead.",
+            hint=f"Set TIDEPOOL_DATA_DIR to a path of at most {_SOCKET_DIR_MAX_BYTES - 9} bytes, without a comma.",
         )
     return folder
 

@@ -1,16 +1,13 @@
-"""Writes of images: each one transaction, answered with the images as they are then and the user's cursor.
+"""Writes of single images and the saving of many: each within a `Write`, answered with the images as they are then.
 
-    saved = await create(primary, "ada", NewImage(prompt="a pool", image_url="https://…"))
-    saved.image.id, saved.created, saved.cursor
-
-Every function raises `PrimaryUnavailable` when Postgres cannot be reached. Then nothing was written, unless
-the connection broke during the commit; an image with an id can be sent again without harm.
+async with writing(primary, "ada") as write:
+    saved = await create(write, NewImage(prompt="a pool", image_url="https://…"))
+saved.image.id, saved.created
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from json import dumps
@@ -19,15 +16,14 @@ from uuid import UUID, uuid4
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from primary.cursor import Cursor
 from primary.errors import InvalidValue
 from primary.gallery import statements
-from primary.gallery.errors import Fault, IdTaken, InvalidRecord, NotFound, RowVersionConflict
+from primary.gallery.errors import IdTaken, NotFound, RowVersionConflict, refused
 from primary.gallery.image import Image
 from primary.gallery.records import ImagePatch, NewImage
 from primary.postgres import Primary
+from primary.write import Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,6 @@ class Saved:
 
     image: Image
     created: bool
-    cursor: Cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +40,19 @@ class SavedBatch:
 
     images: list[Image]
     created: int
-    cursor: Cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """An image as an edit left it."""
-
-    image: Image
-    cursor: Cursor
-
-
-async def create(primary: Primary, user: str, record: NewImage) -> Saved:
+async def create(write: Write, record: NewImage) -> Saved:
     """Save one image. Raises `IdTaken` where its id is of an image which was never edited and yet differs."""
     try:
-        saved = await create_many(primary, user, [record])
+        saved = await create_many(write, [record])
     except IdTaken as error:
         raise IdTaken(error.id) from None  # there is no batch to have a place in
-    return Saved(saved.images[0], saved.created == 1, saved.cursor)
+    return Saved(saved.images[0], saved.created == 1)
 
 
-async def create_many(primary: Primary, user: str, records: Sequence[NewImage]) -> SavedBatch:
-    """Save images, all or none, in one statement; those without a time keep the order of the request.
+async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
+    """Save images, in one statement; those without a time keep the order of the request.
 
     No id may be given twice. Raises `IdTaken` for the first that is of an image which was never edited and
     yet differs.
@@ -74,79 +60,75 @@ async def create_many(primary: Primary, user: str, records: Sequence[NewImage]) 
     rows = [_row(record, place) for place, record in enumerate(records)]
     stored: dict[str, Image] = {}
     created = 0
-    async with _transaction(primary) as conn:
-        # More than once only if one that stood in the way was deleted before it could be read.
-        while missing := [row for row in rows if row["id"] not in stored]:
-            asked = {"user": user, "rows": dumps(missing, ensure_ascii=False)}
-            new = {row.id: _image(row) for row in await conn.execute(statements.INSERT_RETURNING, asked)}
-            created += len(new)
-            stored |= new
-            if len(new) < len(missing):
-                stored |= await _in_the_way(conn, user, [row for row in missing if row["id"] not in new])
-        cursor = await primary.cursor(conn, user)
-    return SavedBatch([stored[row["id"]] for row in rows], created, cursor)
+    # More than once only if one that stood in the way was deleted before it could be read.
+    while missing := [row for row in rows if row["id"] not in stored]:
+        asked = {"user": write.user, "rows": dumps(missing, ensure_ascii=False)}
+        new = {row.id: image_of(row) for row in await write.execute(statements.INSERT_RETURNING, asked)}
+        created += len(new)
+        stored |= new
+        if len(new) < len(missing):
+            stored |= await _in_the_way(write, [row for row in missing if row["id"] not in new])
+    return SavedBatch([stored[row["id"]] for row in rows], created)
 
 
 async def import_many(primary: Primary, user: str, records: Sequence[NewImage]) -> tuple[int, int]:
-    """Save the images whose id is not there yet, in one statement; give how many were saved and skipped."""
+    """Save the images whose id is not there yet, in one statement; give how many were saved and skipped.
+
+    A transaction of its own, which takes no turn: who uses the gallery meanwhile need not wait for it.
+    Raises `InvalidRecord` where the database refuses a value, and as `Primary.transaction` does.
+    """
     rows = [_row(record, place) for place, record in enumerate(records)]
-    async with _transaction(primary) as conn:
-        asked = {"user": user, "rows": dumps(rows, ensure_ascii=False)}
-        inserted = (await conn.execute(statements.INSERT, asked)).rowcount
+    asked = {"user": user, "rows": dumps(rows, ensure_ascii=False)}
+    try:
+        async with primary.transaction() as connection:
+            inserted = (await connection.execute(statements.INSERT, asked)).rowcount
+    except InvalidValue as error:
+        raise refused(error) from error
     return inserted, len(rows) - inserted
 
 
-async def patch(
-    primary: Primary, user: str, image_id: UUID, changes: ImagePatch, *, row_version: int | None = None
-) -> Changed:
+async def patch(write: Write, image_id: UUID, changes: ImagePatch, *, row_version: int | None = None) -> Image:
     """Change what is given of an image; with ``row_version``, only if the image is still at it.
 
     Raises `NotFound` and `RowVersionConflict`.
     """
-    async with _transaction(primary) as conn:
-        update = statements.update(user, image_id, changes.given(), row_version)
-        row = (await conn.execute(update)).one_or_none()
-        if row is None:
-            await _refuse(conn, user, image_id)
-        return Changed(_image(row), await primary.cursor(conn, user))
+    update = statements.update(write.user, image_id, changes.given(), row_version)
+    row = (await write.execute(update)).one_or_none()
+    if row is None:
+        await _refuse(write, image_id)
+    return image_of(row)
 
 
-async def delete(primary: Primary, user: str, image_id: UUID, *, row_version: int | None = None) -> Cursor:
+async def delete(write: Write, image_id: UUID, *, row_version: int | None = None) -> None:
     """Delete an image and all that hangs on it; with ``row_version``, only if the image is still at it.
 
     Raises `NotFound` and `RowVersionConflict`.
     """
-    async with _transaction(primary) as conn:
-        result = await conn.execute(statements.delete(user, image_id, row_version))
-        if result.rowcount == 0:
-            await _refuse(conn, user, image_id)
-        return await primary.cursor(conn, user)
+    result = await write.execute(statements.delete(write.user, image_id, row_version))
+    if result.rowcount == 0:
+        await _refuse(write, image_id)
 
 
-async def _refuse(conn: AsyncConnection, user: str, image_id: UUID) -> NoReturn:
+def image_of(row: sa.Row[Any]) -> Image:
+    """Give the image of a row that has an image's values, and maybe others."""
+    values = {name: value for name, value in row._asdict().items() if name in Image.__struct_fields__}
+    return Image(**values | {"meta": msgspec.Raw(values["meta"].encode())})
+
+
+async def _refuse(write: Write, image_id: UUID) -> NoReturn:
     """Say why there was no image to change at the row version that was expected."""
-    now = (await conn.execute(statements.current(user, image_id))).one_or_none()
-    raise NotFound if now is None else RowVersionConflict(_image(now))
+    now = (await write.execute(statements.current(write.user, image_id))).one_or_none()
+    raise NotFound if now is None else RowVersionConflict(image_of(now))
 
 
-@asynccontextmanager
-async def _transaction(primary: Primary) -> AsyncIterator[AsyncConnection]:
-    """Run one write transaction in which a value that Postgres refuses is a fault of the record."""
-    try:
-        async with primary.transaction() as conn:
-            yield conn
-    except InvalidValue as error:
-        field = error.field.removeprefix("ck_image_")  # as the naming convention has it
-        raise InvalidRecord([Fault(field, "is refused by the database")]) from error
-
-
-async def _in_the_way(conn: AsyncConnection, user: str, rows: list[dict[str, Any]]) -> dict[str, Image]:
+async def _in_the_way(write: Write, rows: list[dict[str, Any]]) -> dict[str, Image]:
     """Read the images that have the ids of ``rows``. Raises `IdTaken` for one that a retry cannot mean."""
     found = {}
-    for row in await conn.execute(statements.STORED, {"user": user, "rows": dumps(rows, ensure_ascii=False)}):
+    asked = {"user": write.user, "rows": dumps(rows, ensure_ascii=False)}
+    for row in await write.execute(statements.STORED, asked):
         if not row.same and row.row_version == 1:
             raise IdTaken(UUID(row.id), row.n)
-        found[row.id] = _image(row)
+        found[row.id] = image_of(row)
     return found
 
 
@@ -156,8 +138,3 @@ def _row(record: NewImage, place: int) -> dict[str, Any]:
         name: str(value) if isinstance(value, UUID | datetime) else value for name, value in record.given().items()
     }
     return {"id": str(uuid4()), **given, "n": place}
-
-
-def _image(row: sa.Row[Any]) -> Image:
-    values = {name: value for name, value in row._asdict().items() if name in Image.__struct_fields__}
-    return Image(**values | {"meta": msgspec.Raw(values["meta"].encode())})

@@ -40,3 +40,9 @@ DOCUMENT_MAX_BYTES = 2 * META_MAX_BYTES
 
 META_MAX_DEPTH = 32
 """Of objects and arrays within each other, the outer object included."""
+
+EVENT_AHEAD_MAX_S = 300
+"""How far in the future an event may be said to have happened: clients' clocks differ."""
+
+ALBUM_ORDER_MAX = 10_000
+"""Images whose order is given whole; in a larger album they are moved. It is one statement that holds its user up."""

@@ -38,16 +38,19 @@ Seed = Annotated[int, Meta(ge=limits.SEED_MIN, le=limits.SEED_MAX, examples=[1_2
 Steps = Annotated[int, Meta(ge=1, le=limits.STEPS_MAX, examples=[30])]
 Side = Annotated[int, Meta(ge=1, le=limits.SIDE_MAX_PX, examples=[1_024])]
 Moment = Annotated[datetime, Meta(tz=True, examples=["2025-03-01T08:00:00Z"])]
+RowVersion = Annotated[int, Meta(ge=1, le=2**63 - 1, examples=[1])]
 Document = Annotated[dict[str, Any], Meta(examples=[{"sampler": "Euler a"}])]
 
 
-class _Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Fields for one row, of which not all need be given."""
+
     def given(self) -> dict[str, Any]:
         """Give the fields that were given, by column name."""
         return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
 
 
-class NewImage(_Record):
+class NewImage(Record):
     """An image to be saved. With an ``id`` of the client's making it can be sent again without harm."""
 
     prompt: Prompt
@@ -68,7 +71,7 @@ class NewImage(_Record):
     created_at: Moment | UnsetType = UNSET
 
 
-class ImagePatch(_Record):
+class ImagePatch(Record):
     """What is to change of an image: at least one field."""
 
     prompt: Prompt | UnsetType = UNSET
@@ -93,7 +96,30 @@ class ImageBatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     images: Annotated[list[NewImage], Meta(min_length=1)]
 
 
-R = TypeVar("R", NewImage, ImagePatch)
+class ImageChange(ImagePatch, kw_only=True):
+    """An edit among several: of which image, and if told only if that is still at ``row_version``."""
+
+    id: Id
+    row_version: RowVersion | UnsetType = UNSET
+
+    def changes(self) -> dict[str, Any]:
+        """Give the fields that are to change."""
+        return {name: value for name, value in self.given().items() if name not in {"id", "row_version"}}
+
+
+class ImageChanges(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Images to be edited together, all or none."""
+
+    images: Annotated[list[ImageChange], Meta(min_length=1)]
+
+
+class ImageIds(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Images that are meant together."""
+
+    ids: Annotated[list[Id], Meta(min_length=1, examples=[["3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"]])]
+
+
+R = TypeVar("R", bound=Record)
 
 
 def convert(kind: type[R], values: dict[str, Any]) -> R:
@@ -108,7 +134,7 @@ def check(record: R) -> R:
 
     The types of its values must be right, as they are in a record that msgspec made; this looks at the rest.
     """
-    faults = [Fault(name, reason) for name, reason in _beyond_types(record)]
+    faults = [Fault(name, reason) for name, reason in beyond_types(record)]
     if not record.given():  # a patch, for nothing in it is required
         faults.append(Fault("", "names no field to change"))
     if faults:
@@ -122,13 +148,33 @@ def check_batch(records: Sequence[NewImage]) -> None:
     Fields are named as in ``images[3].prompt``.
     """
     faults = []
-    first: dict[UUID, int] = {}
     for place, record in enumerate(records):
-        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in _beyond_types(record)]
-        if record.id is not UNSET and first.setdefault(record.id, place) != place:
-            faults.append(Fault(f"images[{place}].id", f"is the id of images[{first[record.id]}] too"))
+        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in beyond_types(record)]
+    faults += repeated([record.id for record in records], "images[{}].id")
     if faults:
         raise InvalidRecord(faults)
+
+
+def check_changes(records: Sequence[ImageChange]) -> None:
+    """Check edits that are to be made together, as `check_batch` does images."""
+    faults = []
+    for place, record in enumerate(records):
+        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in beyond_types(record)]
+        if not record.changes():
+            faults.append(Fault(f"images[{place}]", "names no field to change"))
+    faults += repeated([record.id for record in records], "images[{}].id")
+    if faults:
+        raise InvalidRecord(faults)
+
+
+def repeated(ids: Sequence[UUID | UnsetType], field: str) -> list[Fault]:
+    """Find ids that are given again; ``field`` says where one is, as in ``ids[{}]``."""
+    first: dict[UUID, int] = {}
+    return [
+        Fault(field.format(place), f"is the id of {field.format(first[one]).removesuffix('.id')} too")
+        for place, one in enumerate(ids)
+        if one is not UNSET and first.setdefault(one, place) != place
+    ]
 
 
 def _misfits(kind: type[msgspec.Struct], values: dict[str, Any]) -> Iterator[Fault]:
@@ -153,7 +199,8 @@ def _words(error: BaseException) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _beyond_types(record: _Record) -> Iterator[tuple[str, str]]:
+def beyond_types(record: Record) -> Iterator[tuple[str, str]]:
+    """Give each field that cannot be stored although its type is right, and why."""
     for name, value in record.given().items():
         yield from ((name, reason) for reason in _refusals(name, value))
 
@@ -162,7 +209,7 @@ def _refusals(name: str, value: Any) -> Iterator[str]:
     """Check what types cannot say: blanks, texts and times that Postgres has no place for, deep documents."""
     match value:
         case str():
-            if name in {"prompt", "image_url"} and not value.strip():
+            if name in {"prompt", "image_url", "title"} and not value.strip():
                 yield "must not be blank"
             elif reason := _unstorable(value):
                 yield reason

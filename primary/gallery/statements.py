@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from primary.gallery.image import Image
 from primary.gallery.records import NewImage
 from primary.gallery.tables import catalog, image, image_activity
 
@@ -39,24 +40,24 @@ def _same(name: str) -> str:
     return f"{_asked(name)} IS NOT DISTINCT FROM image.{name}"
 
 
-def _image_values(alias: str) -> dict[str, str]:
-    """Give the SQL of an image's values by name."""
-    columns = catalog["image"].columns
-    return {column.name: column.mapping.wire.replace("{}", f"{alias}.{column.name}") for column in columns}
+def values_of(table: str, alias: str) -> dict[str, str]:
+    """Give the SQL of a row's values by name, in the form that replicas hold."""
+    return {one.name: one.mapping.wire.replace("{}", f"{alias}.{one.name}") for one in catalog[table].columns}
 
 
-def _activity_values() -> dict[str, str]:
+def activity_values() -> dict[str, str]:
     """Give the SQL of what the owner thinks of an image, by name: the defaults where there is no row."""
     values = {}
     for column in catalog["image_activity"].columns:
-        if column.name not in catalog["image_activity"].key:
+        if column.name in Image.__struct_fields__:
             value = column.mapping.wire.replace("{}", f"image_activity.{column.name}")
             default = _default(image_activity.c[column.name])
             values[column.name] = f"coalesce({value}, {default})" if default else value
     return values
 
 
-def _selected(values: dict[str, str]) -> str:
+def selected(values: dict[str, str]) -> str:
+    """Give the list of a SELECT or RETURNING."""
     return ", ".join(f"{sql} AS {name}" for name, sql in values.items())
 
 
@@ -71,13 +72,13 @@ ON CONFLICT (user_id, id) DO NOTHING"""
 INSERT = sa.text(_INSERT)
 """Store the records in ``:rows`` for ``:user``, except those whose id is there already."""
 
-INSERT_RETURNING = sa.text(f"{_INSERT} RETURNING {_selected(_image_values('image'))}")
+INSERT_RETURNING = sa.text(f"{_INSERT} RETURNING {selected(values_of('image', 'image'))}")
 """The same, and give the images that were stored."""
 
 STORED = sa.text(
     f"""
 SELECT r.n, {" AND ".join(map(_same, _FIELDS))} AS same,
-  {_selected(_image_values("image") | _activity_values())}
+  {selected(values_of("image", "image") | activity_values())}
 FROM {_SOURCE} JOIN image ON image.user_id = :user AND image.id = r.id
 LEFT JOIN image_activity ON image_activity.user_id = image.user_id AND image_activity.image_id = image.id
 ORDER BY r.n"""
@@ -88,7 +89,7 @@ ORDER BY r.n"""
 def read(source: sa.FromClause, alias: str) -> sa.Select[Any]:
     """Give whole images from ``source``, called ``alias``: the table, or the rows that a write returned."""
     activity = sa.and_(image_activity.c.user_id == source.c.user_id, image_activity.c.image_id == source.c.id)
-    values = _image_values(alias) | _activity_values()
+    values = values_of("image", alias) | activity_values()
     columns: list[sa.Label[Any]] = [sa.literal_column(sql).label(name) for name, sql in values.items()]
     return sa.select(*columns).select_from(source.outerjoin(image_activity, activity))
 

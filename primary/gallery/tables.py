@@ -5,7 +5,8 @@ What holds for all of them:
 - a column that a writer need not know has a server default, so that ``INSERT INTO image (user_id, prompt,
   image_url) VALUES (…)`` from anywhere is a complete write;
 - Postgres keeps the indexes that writing and cascading need; what only reading needs is a `ReadIndex`;
-- there is no ``ON UPDATE CASCADE``: a row that others hang on keeps its key and its owner.
+- there is no ``ON UPDATE CASCADE``: a row that others hang on keeps its key and its owner, and an image also when it
+  was made, which what hangs on it repeats (see `primary.gallery.made_at`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from primary.declaration import Catalog, ReadIndex, synced
 from primary.gallery import limits
+from primary.gallery.history import tell_edits
+from primary.gallery.made_at import keeps_created_at, takes_image_created_at
+from primary.gallery.totals import total
 from primary.gallery.touch import touch
+from primary.gallery.upstream import declare_upstream
 
 metadata = sa.MetaData(
     naming_convention={
@@ -28,6 +33,9 @@ metadata = sa.MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+IMAGE_CREATED_AT = "image_created_at"
+"""When a row's image was made, kept by a trigger: a replica finds what it looks for in the images' order by it."""
 
 
 def _owner() -> sa.Column[str]:
@@ -45,6 +53,10 @@ def _text(name: str) -> sa.Column[str]:
 
 def _moment(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()"))
+
+
+def _image_created_at() -> sa.Column[Any]:
+    return sa.Column(IMAGE_CREATED_AT, sa.DateTime(timezone=True), nullable=False)
 
 
 def _count(name: str) -> sa.Column[int]:
@@ -150,7 +162,12 @@ image = sa.Table(
     comment="One generated image: what it was made from, where it is kept and what is said about it.",
     info=synced(
         owner="user_id",
-        indexes=[ReadIndex("newest", ["created_at", "id"], rendered=True)],
+        indexes=[
+            ReadIndex("newest", ["created_at", "id"], rendered=True),
+            ReadIndex("by_source", ["source", "created_at", "id"]),
+            ReadIndex("by_model", ["model", "created_at", "id"], where="model IS NOT NULL"),
+            ReadIndex("by_update", ["updated_at", "created_at", "id"]),
+        ],
         full_text=["prompt", "negative_prompt", "alt_text", "description"],
     ),
 )
@@ -166,13 +183,30 @@ image_activity = sa.Table(
     _count("o_count"),
     _count("usage_count"),
     sa.Column("last_viewed_at", sa.DateTime(timezone=True)),
+    _image_created_at(),
     _part_of("image", "image_id"),
     _range("rating", 0, limits.RATING_MAX),
     _range("view_count", 0),
     _range("o_count", 0),
     _range("usage_count", 0),
     comment="What the owner thinks of an image and how often it was used; without a row: the defaults.",
-    info=synced(owner="user_id"),
+    info=synced(
+        owner="user_id",
+        indexes=[
+            ReadIndex("favorites", [IMAGE_CREATED_AT, "image_id", "is_favorite"], where="is_favorite"),
+            ReadIndex("rated", [IMAGE_CREATED_AT, "image_id", "rating"], where="rating IS NOT NULL"),
+            *(
+                ReadIndex(f"by_{name}", [name, IMAGE_CREATED_AT, "image_id"], where=f"{name} {told}")
+                for name, told in {
+                    "rating": "IS NOT NULL",
+                    "view_count": "> 0",
+                    "o_count": "> 0",
+                    "usage_count": "> 0",
+                    "last_viewed_at": "IS NOT NULL",
+                }.items()
+            ),
+        ],
+    ),
 )
 
 image_event = sa.Table(
@@ -217,7 +251,11 @@ album = sa.Table(
     # For the deletion of a cover.
     sa.Index(None, "user_id", "cover_image_id"),
     comment="A named, ordered choice of images.",
-    info=synced(owner="user_id", full_text=["title", "description"]),
+    info=synced(
+        owner="user_id",
+        indexes=[ReadIndex("newest", ["created_at", "id"])],
+        full_text=["title", "description"],
+    ),
 )
 
 album_image = sa.Table(
@@ -229,6 +267,7 @@ album_image = sa.Table(
     _count("position"),
     _text("caption"),
     _moment("added_at"),
+    _image_created_at(),
     _part_of("album", "album_id"),
     _part_of("image", "image_id"),
     _range("position", 0),
@@ -239,7 +278,8 @@ album_image = sa.Table(
     info=synced(
         owner="user_id",
         indexes=[
-            ReadIndex("in_order", ["album_id", "position", "image_id"]),
+            ReadIndex("in_order", ["album_id", "position", IMAGE_CREATED_AT, "image_id"]),
+            ReadIndex("newest", ["album_id", IMAGE_CREATED_AT, "image_id"]),
             ReadIndex("of_image", ["image_id"]),
         ],
     ),
@@ -268,5 +308,12 @@ image_edit = sa.Table(
 touch(image)
 touch(album)
 touch(profile, versioned=False)
+keeps_created_at(image)
+takes_image_created_at(image_activity)
+takes_image_created_at(album_image)
+total(image_event)
+tell_edits(image)
+
+upstream = declare_upstream(metadata)
 
 catalog = Catalog.of(metadata)

@@ -33,6 +33,11 @@ def touch(table: sa.Table, *, versioned: bool = True) -> None:
         f"CREATE TRIGGER {name} BEFORE UPDATE ON {table.name} FOR EACH ROW "
         f"WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION {name}()"
     )
-    for statement in (FUNCTIONS[name], trigger):
+    on_create(table, FUNCTIONS[name], trigger)
+
+
+def on_create(table: sa.Table, *statements: str) -> None:
+    """Run statements whenever the table was created from its declaration."""
+    for statement in statements:
         # DDL() formats with %, so a percent sign would have to be doubled.
         sa.event.listen(table, "after_create", sa.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]

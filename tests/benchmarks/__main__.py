@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import (
+    browse,
     capture_cost,
     first_build,
     incremental_sync,
+    large_commit,
     live,
     many_users,
     peer,
@@ -35,8 +37,10 @@ _BENCHMARKS: dict[str, ModuleType] = {
     for module in (
         reads,
         reads_while_syncing,
+        browse,
         first_build,
         incremental_sync,
+        large_commit,
         capture_cost,
         many_users,
         live,

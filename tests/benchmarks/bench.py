@@ -14,7 +14,7 @@ from primary.gallery.tables import catalog
 from primary.migrate import migrate
 from primary.postgres import Primary
 from tests.benchmarks.data import load_gallery
-from tests.support.databases import temporary_folder
+from tests.support.folders import temporary_folder
 
 USERS = 100
 ROWS_EACH = 1_000
@@ -65,7 +65,7 @@ class Bench:
 @asynccontextmanager
 async def started(*, quick: bool, peer_dir: Path | None) -> AsyncIterator[Bench]:
     """Start the run's Postgres, as the product starts its own; stop it and remove everything at the end."""
-    with temporary_folder() as folder:
+    with temporary_folder(on_disk=True) as folder:
         postgres = EmbeddedPostgres(folder)
         await postgres.start()
         try:

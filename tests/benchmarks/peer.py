@@ -26,10 +26,13 @@ TITLE = f"Beside Durable Objects on workerd: {USERS} users, 1,000 rows each"
 
 START_S = 30
 
-_LINE = re.compile(r"^(?P<what>.*?)\s+rps=(?P<rps>[\d.]+) p50_ms=\S+ p99_ms=(?P<p99>[\d.]+) .*errors=(?P<errors>\d+)")
+_LINE = re.compile(
+    r"^(?P<what>.*?)\s+rps=(?P<rps>[\d.]+) p50_ms=\S+ p99_ms=(?P<p99>[\d.]+) "
+    r".*errors=(?P<errors>\d+) cores=(?P<cores>[\d.]+)"
+)
 
-Found = dict[str, tuple[float, float]]
-"""By kind of read: requests a second, and p99 in ms."""
+Found = dict[str, tuple[float, float, float]]
+"""By kind of read: requests a second, p99 in ms, and the server's processor time for a request in µs."""
 
 
 async def measure(bench: Bench) -> list[Figure]:
@@ -66,9 +69,11 @@ async def measure(bench: Bench) -> list[Figure]:
     for what in rounds[0][0]:
         rps = [[side[what][0] for side in both] for both in zip(*rounds, strict=True)]
         p99 = [[side[what][1] for side in both] for both in zip(*rounds, strict=True)]
+        cpu = [[side[what][2] for side in both] for both in zip(*rounds, strict=True)]
         figures += [
             at_least(f"{what}: rate", ratio(rps[1], rps[0]), 1.5, detail=_told(rps, "/s")),
             at_most(f"{what}: p99", ratio(p99[1], p99[0]), 0.2, detail=_told(p99, " ms")),
+            fact(f"{what}: processor time", f"{shown(ratio(cpu[1], cpu[0]))} ×", _told(cpu, " µs")),
         ]
     return figures
 
@@ -85,7 +90,11 @@ def _read(said: str) -> Found:
         if (match := _LINE.match(line)) is not None:
             if match["errors"] != "0":
                 raise RuntimeError(f"there were errors: {line}")
-            found[match["what"]] = (float(match["rps"]), float(match["p99"]))
+            found[match["what"]] = (
+                rate := float(match["rps"]),
+                float(match["p99"]),
+                float(match["cores"]) / rate * 1e6,
+            )
     if not found:
         raise RuntimeError(f"bench.sh measured nothing: {said[-500:]}")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ import jwt
 import pytest
 
 from replica.location import DataDirectory
+from tests.support.gallery_writes import WRITES
 from tests.support.http import IMAGE, assert_is_problem, assert_problem, contents, execute, prompts, save
 from tests.support.replicas import files_of
 from tests.support.server import SECRET, RunningServer
+from tests.support.sse import listening
 
 STRANGE_IDS = [
     "../../etc/passwd",
@@ -86,6 +88,10 @@ class Route:
 # A route that names a row: whatever is sent with it, it is not there for anybody but its owner.
 NAMES_A_ROW = {
     "GET /api/images/{image_id}": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/images/{image_id}/history": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/images/{image_id}/events": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/albums/{album_id}": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
+    "GET /api/albums/{album_id}/images": [Route(), Route(headers=(("If-None-Match", '"x"'),))],
     "PATCH /api/images/{image_id}": [
         Route({"prompt": "mine now"}),
         Route({"prompt": "mine now"}, (("If-Match", '"1"'),)),
@@ -94,16 +100,44 @@ NAMES_A_ROW = {
     ],
     "DELETE /api/images/{image_id}": [Route(), Route(headers=(("If-Match", '"1"'),))],
 }
+NAMES_A_ROW |= {
+    route: [Route(write.body), Route(write.body, (("If-Match", '"1"'), ("Idempotency-Key", "k")))]
+    for route, write in WRITES.items()
+    if "{" in route and route not in NAMES_A_ROW
+}
+# A route whose body can name rows, and what it is to be asked of one of alice's; the album in a path is bob's own.
+NAMES_ROWS_IN_ITS_BODY: dict[str, Callable[[str], Any]] = {
+    "PATCH /api/images": lambda id_: {"images": [{"id": id_, "prompt": "mine now"}]},
+    "DELETE /api/images": lambda id_: {"ids": [id_]},
+    "POST /api/albums": lambda id_: {"title": "t", "cover_image_id": id_},
+    "PATCH /api/albums/{album_id}": lambda id_: {"cover_image_id": id_},
+    "POST /api/albums/{album_id}/images": lambda id_: {"images": [{"image_id": id_}]},
+    "PUT /api/albums/{album_id}/images": lambda id_: {"image_ids": [id_]},
+    "PATCH /api/albums/{album_id}/images/{image_id}": lambda id_: {"before": id_},
+}
 # A route that does not: what it answers is of the asking user alone.
 NAMES_NONE = {
     "GET /api/images": [Route()],
+    "GET /api/images/facets": [Route()],
+    "GET /api/albums": [Route()],
     "GET /api/me": [Route()],
     "POST /api/sync": [Route(), Route({})],
     "POST /api/images/sync": [Route()],
     "POST /api/images": [Route(IMAGE | {"prompt": "bob's"})],
     "POST /api/images/batch": [Route({"images": [IMAGE | {"prompt": "bob's"}]})],
+    "PUT /api/me/upstream": [Route({"endpoint": "https://93.184.215.14/graphql", "api_key": "bob's"})],
+    "DELETE /api/me/upstream": [Route()],
 }
+# A route whose answer goes on, in events.
+STREAMS = {"GET /api/events": [Route(), Route(headers=(("Last-Event-ID", "a-b-c-d.1"),))]}
 NEEDS_NO_TOKEN = {"GET /health/live", "GET /health/ready", "GET /metrics"}
+
+
+SOME_ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
+
+
+def filled(path: str, image_id: str, album_id: str) -> str:
+    return path.replace("{image_id}", image_id).replace("{album_id}", album_id)
 
 
 async def described_routes(client: httpx.AsyncClient) -> set[str]:
@@ -112,7 +146,7 @@ async def described_routes(client: httpx.AsyncClient) -> set[str]:
 
 
 async def test_every_route_is_known_to_these_tests(server: RunningServer) -> None:
-    known = NAMES_A_ROW.keys() | NAMES_NONE.keys() | NEEDS_NO_TOKEN
+    known = NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys() | STREAMS.keys() | NEEDS_NO_TOKEN
     assert await described_routes(server.client(None)) == known, "add the route to one of the tables above"
     assert all("{" in route for route in NAMES_A_ROW)
     assert not any("{" in route for route in NAMES_NONE)
@@ -160,13 +194,32 @@ async def test_another_users_row_is_not_there_and_stays_as_it_is(
     method, path = route.split(" ")
     for asked in NAMES_A_ROW[route]:
         answer = await bob.request(
-            method, path.replace("{image_id}", alices.image), json=asked.json, headers=list(asked.headers)
+            method, filled(path, alices.image, alices.image), json=asked.json, headers=list(asked.headers)
         )
         assert_problem(answer, 404, "not_found")
         assert SECRET_TEXT not in answer.text
     assert await contents(database_url) == before
     [image] = (await server.client("alice").get("/api/images")).json()["images"]
     assert (image["id"], image["prompt"], image["row_version"]) == (alices.image, SECRET_TEXT, 1)
+
+
+@pytest.mark.parametrize("route", NAMES_ROWS_IN_ITS_BODY)
+async def test_another_users_row_that_a_body_names_is_not_there_either(
+    server: RunningServer, database_url: str, alices: Alices, route: str
+) -> None:
+    bob = server.client("bob")
+    own = (await save(bob))["id"]
+    album = (await bob.post("/api/albums", json={"title": "bob's"})).json()["id"]
+    assert (await bob.put(f"/api/albums/{album}/images/{own}")).status_code == 201
+    before = await contents(database_url)
+    method, path = route.split(" ")
+    body = NAMES_ROWS_IN_ITS_BODY[route](alices.image)
+    answer = await bob.request(method, filled(path, own, album), json=body)
+    assert answer.status_code == 404, answer.text
+    assert assert_is_problem(answer)["code"] == "not_found"
+    assert len(answer.json()["errors"]) == 1, "the place in the body is named"
+    assert SECRET_TEXT not in answer.text
+    assert await contents(database_url) == before
 
 
 @pytest.mark.parametrize("route", NAMES_NONE)
@@ -184,6 +237,28 @@ async def test_an_answer_is_of_the_asking_user_alone(
     assert rows == [(SECRET_TEXT, 1)]
     heads = await execute(database_url, "SELECT version FROM tidepool.head WHERE user_id = 'alice'")
     assert alices.version.endswith(f".{heads[0][0]}")
+
+
+@pytest.mark.parametrize("since", ["none", "their version", "another primary's"])
+async def test_an_event_stream_tells_nothing_of_another_user(
+    server: RunningServer, database_url: str, alices: Alices, since: str
+) -> None:
+    alice, bob = server.client("alice"), server.client("bob")
+    while (await save(bob))["version"] != alices.version:  # so that only whose it is tells the two apart
+        pass
+    given = {"their version": {"since": alices.version}, "another primary's": {"since": "a-b-c-d.1"}}.get(since, {})
+    async with listening(bob, changes="true", **given) as stream, listening(alice, changes="true") as hers:
+        for n in range(3):
+            await save(alice, prompt=SECRET_TEXT)
+            await execute(database_url, "UPDATE profile SET username = username || '!' WHERE user_id = 'alice'")
+            await save(bob, prompt=f"bob's {n}")
+        events = await stream.until((await bob.post("/api/sync")).json()["version"])
+        assert {change["row"]["prompt"] for event in events for change in event.data.get("changes", ())} == {
+            f"bob's {n}" for n in range(3)
+        }
+        assert SECRET_TEXT not in str(events)
+        alices_last = (await alice.post("/api/sync")).json()["version"]
+        assert SECRET_TEXT in str(await hers.until(alices_last))
 
 
 async def test_an_image_with_another_users_id_is_an_image_of_ones_own(
@@ -320,14 +395,15 @@ async def asked_by_nobody(server: RunningServer, database_url: str) -> AsyncIter
 
 
 async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.AsyncClient) -> None:
-    routes = [(route, asked) for route, ways in (NAMES_A_ROW | NAMES_NONE).items() for asked in ways]
+    routes = [(route, asked) for route, ways in (NAMES_A_ROW | NAMES_NONE | STREAMS).items() for asked in ways]
+    routes += [(route, Route(body(SOME_ID))) for route, body in NAMES_ROWS_IN_ITS_BODY.items()]
     for name, token in BAD_TOKENS.items():
         for route, asked in routes:
             method, path = route.split(" ")
             headers = [(name.encode(), value.encode()) for name, value in asked.headers]
             answer = await asked_by_nobody.request(
                 method,
-                path.replace("{image_id}", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"),
+                filled(path, SOME_ID, SOME_ID),
                 json=asked.json,
                 headers=[*headers, (b"Authorization", b"Bearer " + token.encode("latin-1"))],
             )
@@ -340,7 +416,7 @@ async def test_a_token_that_does_not_hold_opens_no_route(asked_by_nobody: httpx.
 
 
 async def test_without_a_token_no_route_opens(asked_by_nobody: httpx.AsyncClient) -> None:
-    for route in NAMES_A_ROW | NAMES_NONE:
+    for route in NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys() | STREAMS.keys():
         method, path = route.split(" ")
         for headers in ({}, {"Authorization": ""}, {"Authorization": "Basic YWxpY2U6"}, {"Authorization": "Bearer"}):
             answer = await asked_by_nobody.request(method, path, headers=headers)
@@ -374,14 +450,15 @@ async def test_a_cookie_writes_only_for_pages_of_this_server(
         {"Origin": "null"},
         {"Referer": server.url},
     ]
-    writes = [route.split(" ") for route in NAMES_A_ROW | NAMES_NONE if not route.startswith("GET ")]
+    every = NAMES_A_ROW.keys() | NAMES_ROWS_IN_ITS_BODY.keys() | NAMES_NONE.keys()
+    writes = [route.split(" ") for route in every if not route.startswith("GET ")]
     for method, path in writes:
         for headers in foreign:
             # A page of another site can also send what needs no leave of ours: plain text, or a form.
             for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
                 answer = await asked_by_nobody.request(
                     method,
-                    path.replace("{image_id}", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"),
+                    filled(path, SOME_ID, SOME_ID),
                     content=json.dumps(IMAGE),
                     headers=cookie | headers | {"Content-Type": kind},
                 )

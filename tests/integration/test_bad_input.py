@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from primary.gallery.records import ImagePatch, NewImage
 from tests.conftest import Serving
+from tests.support.gallery_writes import WRITES as GALLERY_WRITES
+from tests.support.gallery_writes import path_of
 from tests.support.http import IMAGE, JSON, assert_is_problem, assert_problem, contents, save
 from tests.support.server import RunningServer, token
 
@@ -347,13 +349,15 @@ async def test_a_parameter_that_a_route_does_not_know_is_refused_by_every_route(
     assert len(routes) >= 9
     async with nothing_written(database_url):
         for method, path in routes:
-            body = {"images": [IMAGE]} if path.endswith("/batch") else {"prompt": "x"} if method == "patch" else IMAGE
+            route = f"{method.upper()} {path}"
+            body = GALLERY_WRITES[route].body if route in GALLERY_WRITES else None
+            body = {"endpoint": "https://93.184.215.14/", "api_key": "x"} if route == "PUT /api/me/upstream" else body
             for name in ("nonsense", "Limit", "min-version", "dry_run", "user", ""):
                 answer = await alices.request(
                     method.upper(),
-                    path.replace("{image_id}", ID),
+                    path_of(route)[1],
                     params={name: "1"},
-                    json=None if method in {"get", "delete"} or path.endswith("/sync") else body,
+                    json=body,
                 )
                 assert_problem(answer, 422, "invalid_request", name)
 
@@ -392,7 +396,7 @@ async def test_what_is_not_there_is_a_problem_too(alices: httpx.AsyncClient) -> 
     ):
         assert_problem(await alices.get(path), 404, "not_found")
     for method, path in (
-        ("DELETE", "/api/images"),
+        ("PUT", "/api/images"),
         ("PUT", f"/api/images/{ID}"),
         ("GET", "/api/sync"),
         ("POST", "/metrics"),

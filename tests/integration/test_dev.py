@@ -21,6 +21,7 @@ from gateway.demo import IMAGES, USER, demo_images, ensure_demo
 from primary.embedded import EmbeddedPostgres
 from primary.gallery import images
 from primary.postgres import Primary
+from primary.write import writing
 
 
 class Dev:
@@ -75,6 +76,7 @@ async def dev(data_dir: Path) -> AsyncIterator[Dev]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for curl, which is not here")
+@pytest.mark.alone
 async def test_from_nothing_to_three_lines_that_work_and_again_with_all_the_data(dev: Dev, data_dir: Path) -> None:
     await dev.start()
     save, sync, list_ = dev.curls
@@ -114,6 +116,7 @@ async def test_a_second_one_on_the_same_data_is_refused_and_leaves_the_first_alo
     assert await asyncio.to_thread(dev.paste, dev.curls[2])
 
 
+@pytest.mark.alone
 async def test_ctrl_c_while_everything_is_still_starting_leaves_nothing_behind(dev: Dev, data_dir: Path) -> None:
     dev.process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "dev"),
@@ -142,7 +145,8 @@ def test_the_demo_images_are_the_same_at_every_making_and_no_two_alike() -> None
 
 
 async def test_the_demo_user_is_made_once_and_finished_where_it_was_interrupted(primary: Primary) -> None:
-    await images.create_many(primary, USER, demo_images())  # as a process killed before the profile leaves it
+    async with writing(primary, USER) as write:
+        await images.create_many(write, demo_images())  # as a process killed before the profile leaves it
     assert await ensure_demo(primary) is True
     assert await ensure_demo(primary) is False
     async with primary.connection() as connection:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -19,26 +19,15 @@ import pytest
 from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError, psql_path
 from primary.embedded.account import Account, account_for
 from primary.embedded.postmaster import Postmaster
-from tests.support.databases import FAST, temporary_folder
+from tests.support.folders import copied, temporary_folder
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
 
 
-@pytest.fixture(scope="module")
-def made_once() -> Iterator[Path]:
-    """A data directory with a cluster in it, at rest."""
-    with temporary_folder() as folder:
-        server = EmbeddedPostgres(folder, settings=FAST)
-        asyncio.run(server.start())
-        asyncio.run(server.stop())
-        yield folder
-
-
 @pytest.fixture
-async def data_dir(made_once: Path) -> AsyncIterator[Path]:
-    """A copy of it, and no server left in it at the end."""
-    with temporary_folder() as folder:
-        subprocess.run(["cp", "-a", f"{made_once}/.", str(folder)], check=True)
+async def data_dir(cluster: Path) -> AsyncIterator[Path]:
+    """A copy of a cluster at rest, and no server left in it at the end."""
+    with copied(cluster) as folder:
         yield folder
         kill(folder, signal.SIGQUIT)
 
@@ -80,6 +69,7 @@ async def test_a_new_data_directory_becomes_a_running_server_with_our_database(t
     assert not server.running()
 
 
+@pytest.mark.alone
 async def test_what_was_written_is_there_after_a_stop_and_a_start_both_fast(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     rows(await server.start(), "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
@@ -94,6 +84,7 @@ async def test_what_was_written_is_there_after_a_stop_and_a_start_both_fast(data
     assert started - stopped < 1.5
 
 
+@pytest.mark.alone
 async def test_the_loop_is_free_while_the_server_starts_and_stops(data_dir: Path) -> None:
     longest_s = 0.0
 
@@ -281,11 +272,11 @@ async def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> 
 
 
 def test_another_users_cluster_is_refused_with_how_to_hand_it_over(
-    made_once: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(EmbeddedPostgresError, match="belongs to the user") as raised:
-        account_for(made_once / "postgres")
+        account_for(cluster / "postgres")
     assert "chown -R 54321" in raised.value.hint
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -15,7 +15,7 @@ from primary.cursor import Cursor
 from primary.errors import MigrationsPending, PrimaryUnavailable
 from primary.feed import Batch, Change, Kind, Pull, Reason
 from primary.postgres import Primary
-from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.postgres_feed import BATCH_ROWS, CHANGES_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
 from tests.support import shapes
 from tests.support.databases import Databases
 from tests.support.proxy import PostgresProxy, proxied
@@ -184,6 +184,27 @@ async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primar
         assert sum([len(batch.rows) async for batch in batches]) == 50_000 - BATCH_ROWS
 
 
+async def test_a_pull_that_is_broken_off_leaves_nothing_that_reads_on(
+    primary: Primary, feed: PostgresFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads on from a freed connection takes rows from the pull that has its memory then (I1)."""
+    streams: list[Any] = []
+
+    def stream(cursor: psycopg.AsyncCursor[Any], *given: Any, **options: Any) -> Any:
+        streams.append(unwatched(cursor, *given, **options))
+        return streams[-1]
+
+    unwatched = psycopg.AsyncCursor.stream
+    monkeypatch.setattr(psycopg.AsyncCursor, "stream", stream)
+    await shelves(primary, "ann", 3 * BATCH_ROWS)
+    with suppress(KeyError):
+        async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
+            await anext(batches)
+            raise KeyError
+    assert streams
+    assert not [left for left in streams if left.ag_frame is not None], "closed with the pull, not when the loop likes"
+
+
 async def test_changes_say_what_became_of_each_row(primary: Primary, feed: PostgresFeed) -> None:
     await shelves(primary, "ann", 6)
     since = await cursor_of(feed, "ann")
@@ -309,7 +330,7 @@ async def test_what_comes_at_once_and_what_is_streamed_are_the_same(
     )
     streamed_pull, streamed = await pulled(feed, "ann", since)
     assert len(changes(streamed)) > PIPELINED_ROWS_MAX
-    assert all(len(batch.changes) <= BATCH_ROWS for batch in streamed)
+    assert all(len(batch.changes) <= CHANGES_ROWS for batch in streamed)
     monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 10**6)
     at_once_pull, at_once = await pulled(feed, "ann", since)
     assert at_once_pull.cursor == streamed_pull.cursor

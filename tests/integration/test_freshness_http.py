@@ -1,4 +1,4 @@
-"""I3 over HTTP: who hands back a version never reads an older state; who does not is served the file as it is."""
+"""I3 over HTTP: who hands back a version never reads an older state; who does not reads what there is now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Serving
-from tests.support.http import IMAGE, assert_problem, execute, prompts, save
+from tests.support.http import (
+    IMAGE,
+    assert_problem,
+    execute,
+    metric,
+    prompts,
+    save,
+    until_followed,
+    until_metric,
+    until_prompts,
+)
 from tests.support.proxy import PostgresProxy
 from tests.support.server import RunningServer
 
@@ -30,52 +40,56 @@ def ahead_of(version: str, by: int = 1) -> str:
     return f"{epoch}.{int(number) + by}"
 
 
-# ── Without a version: the file as it is ────────────────────────────────────────────────────────────────────────
+# ── Without a version: as of now ────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_write_from_psql_is_seen_after_a_sync_and_not_before(
-    client: httpx.AsyncClient, database_url: str
-) -> None:
+async def test_a_write_from_psql_is_seen_without_a_sync(client: httpx.AsyncClient, database_url: str) -> None:
     await execute(database_url, INSERT, "alice", "from the beginning")
     assert await prompts(client) == ["from the beginning"]  # who was not seen before gets all there is
+    await until_followed(client)
     await execute(database_url, INSERT, "alice", "from psql")
-    for _ in range(3):
-        assert await prompts(client) == ["from the beginning"]
-    synced = (await client.post("/api/sync")).json()
-    assert (synced["applied"], synced["rebuilt"]) == (1, False)
-    assert sorted(await prompts(client)) == ["from psql", "from the beginning"]
-    again = (await client.post("/api/images/sync")).json()
-    assert again == {"version": synced["version"], "applied": 0, "rebuilt": False}
+    await until_prompts(client, ["from the beginning", "from psql"])
+    version = (await client.get("/api/images")).headers["x-replica-version"]
+    for path in ("/api/sync", "/api/images/sync"):  # which had nothing to do any more
+        assert (await client.post(path)).json() == {"version": version, "applied": 0, "rebuilt": False}
 
 
-async def test_what_a_sync_of_one_user_brings_is_theirs_alone(server: RunningServer, database_url: str) -> None:
+async def test_a_read_of_who_was_not_read_for_long_looks_first(serving: Serving, database_url: str) -> None:
+    async with serving(follow_idle_s=0) as server:
+        client = server.client("alice")
+        assert await prompts(client) == []
+        await until_metric(client, "tidepool_followed_users", 0)
+        await execute(database_url, INSERT, "alice", "meanwhile")
+        assert await prompts(client) == ["meanwhile"], "no tail could have told of it"
+
+
+async def test_what_is_brought_for_one_user_is_theirs_alone(server: RunningServer, database_url: str) -> None:
     alice, bob = server.client("alice"), server.client("bob")
     assert await prompts(alice) == await prompts(bob) == []
     await execute(database_url, INSERT, "alice", "alice's")
     await execute(database_url, INSERT, "bob", "bob's")
-    await alice.post("/api/sync")
-    assert (await prompts(alice), await prompts(bob)) == (["alice's"], [])
+    await until_prompts(alice, ["alice's"])
+    await until_prompts(bob, ["bob's"])
 
 
-async def test_a_read_of_what_is_caught_up_costs_the_primary_nothing(serving: Serving, proxy: PostgresProxy) -> None:
+async def test_a_read_of_who_is_followed_costs_the_primary_nothing(serving: Serving, proxy: PostgresProxy) -> None:
     async with serving(database_url=proxy.url, primary_probe_interval_s=3_600) as server:
         client = server.client("alice")
         saved = await save(client)
         version = (await client.post("/api/sync")).json()["version"]
-        await client.get("/api/images")
-
-        async def syncs() -> str:
-            metrics = (await client.get("/metrics")).text
-            return next(line for line in metrics.splitlines() if line.startswith("tidepool_syncs_total"))
-
-        await eventually(lambda: follows(client))
-        before = await syncs()
+        await until_followed(client)
+        names = ("tidepool_syncs_total", "tidepool_tail_looks_total")
+        syncs, looks = [await metric(client, name) for name in names]
+        asked = proxy.round_trips
         for path in READS:
             for headers in ({}, {"X-Min-Version": version}, {"If-None-Match": '"x"'}, {"If-None-Match": "*"}):
                 answer = await client.get(path.replace("{id}", saved["id"]), headers=headers)
                 assert answer.status_code in {200, 304}
                 assert "x-replica-stale" not in answer.headers
-        assert await syncs() == before
+        asked = proxy.round_trips - asked
+        assert await metric(client, "tidepool_syncs_total") == syncs
+        looks = await metric(client, "tidepool_tail_looks_total") - looks
+        assert asked <= looks + 1, "the tail's looks are all that it was asked for"
 
 
 # ── With a version: that state or a later one ───────────────────────────────────────────────────────────────────
@@ -214,10 +228,8 @@ async def test_an_etag_stands_for_one_state_and_is_answered_304(client: httpx.As
         answer = await client.get(path, headers={"If-None-Match": tag})
         assert (answer.status_code, answer.content) == (200, first.content), tag
 
-    await client.patch(f"/api/images/{saved['id']}", json={"prompt": "edited"})
-    assert (await client.get(path, headers={"If-None-Match": etag})).status_code == 304, "the file is as it was"
-    await client.post("/api/sync")
-    later = await client.get(path, headers={"If-None-Match": etag})
+    edited = (await client.patch(f"/api/images/{saved['id']}", json={"prompt": "edited"})).json()
+    later = await client.get(path, headers={"If-None-Match": etag, "X-Min-Version": edited["version"]})
     assert later.status_code == 200
     assert later.headers["etag"] != etag
     assert later.content != first.content

@@ -142,3 +142,25 @@ async def test_ratings_and_counters_have_bounds_too(primary: Primary, assignment
     await run(primary, "INSERT INTO image_activity (user_id, image_id) VALUES ('ada', %s)", image)
     with pytest.raises(InvalidValue, match=assignment.split(maxsplit=1)[0]):
         await run(primary, f"UPDATE image_activity SET {assignment}")
+
+
+async def test_when_an_image_was_made_does_not_change(primary: Primary) -> None:
+    await new_image(primary, "ada")
+    with pytest.raises(InvalidValue) as refused:
+        await run(primary, "UPDATE image SET created_at = created_at - interval '1 day'")
+    assert refused.value.field == "created_at"
+    await run(primary, "UPDATE image SET created_at = created_at, prompt = 'else'")
+
+
+async def test_what_hangs_on_an_image_knows_when_it_was_made_whatever_its_writer_says(primary: Primary) -> None:
+    image, album = await new_image(primary, "ada"), await new_album(primary, "ada")
+    other = await new_image(primary, "ada")
+    told = "INSERT INTO image_activity (user_id, image_id, image_created_at) VALUES ('ada', %s, now())"
+    await run(primary, told, image)
+    await run(primary, "INSERT INTO album_image (user_id, album_id, image_id) VALUES ('ada', %s, %s)", album, image)
+    for table in ("image_activity", "album_image"):
+        right = f"SELECT bool_and({table}.image_created_at = image.created_at) FROM {table} JOIN image ON id = image_id"
+        await run(primary, f"UPDATE {table} SET image_created_at = '-infinity'")
+        assert await run(primary, right) == [(True,)]
+        await run(primary, f"UPDATE {table} SET image_id = %s", other)
+        assert await run(primary, right) == [(True,)]

@@ -40,8 +40,9 @@ async def save(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
 
 
 async def read(client: httpx.AsyncClient, image: dict[str, Any]) -> httpx.Response:
-    """Read an image at the version of the write that answered it, or later."""
-    return await client.get(f"/api/images/{image['id']}", headers={"X-Min-Version": image["version"]})
+    """Read an image, without its history, at the version of the write that answered it, or later."""
+    headers = {"X-Min-Version": image["version"]}
+    return await client.get(f"/api/images/{image['id']}", params={"include": ""}, headers=headers)
 
 
 def without_version(image: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 
 from primary.embedded import EmbeddedPostgres
 from tests.conftest import Serving
-from tests.support.databases import temporary_folder
+from tests.support.folders import temporary_folder
 from tests.support.http import IMAGE, assert_problem, execute, prompts, save
 from tests.support.server import SECRET, ServerProcess
 
@@ -83,6 +83,7 @@ def defects(process: ServerProcess) -> list[str]:
 # ── Ending, and beginning again ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.alone
 async def test_a_stop_ends_postgres_too_and_the_next_start_has_all_the_data(
     alone: ServerProcess, data_dir: Path
 ) -> None:
@@ -111,6 +112,7 @@ async def test_a_stop_ends_postgres_too_and_the_next_start_has_all_the_data(
 MANY = 100_000
 
 
+@pytest.mark.alone
 async def test_a_stop_in_the_middle_of_a_large_first_build_is_quick_and_leaves_nothing_half_done(
     alone: ServerProcess, data_dir: Path
 ) -> None:
@@ -150,6 +152,7 @@ async def test_a_stop_in_the_middle_of_a_large_first_build_is_quick_and_leaves_n
     assert f"{MANY:,}" in verified.stdout
 
 
+@pytest.mark.alone
 async def test_a_stop_under_load_keeps_every_write_that_was_answered(alone: ServerProcess, data_dir: Path) -> None:
     await alone.start()
     answered: list[str] = []
@@ -196,6 +199,7 @@ async def test_a_stop_under_load_keeps_every_write_that_was_answered(alone: Serv
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+@pytest.mark.alone
 async def test_a_second_order_to_stop_does_not_wait_for_requests(server_process: ServerProcess) -> None:
     await server_process.start()
     host, _, port = server_process.url.removeprefix("http://").partition(":")
@@ -211,6 +215,7 @@ async def test_a_second_order_to_stop_does_not_wait_for_requests(server_process:
     writer.close()
 
 
+@pytest.mark.alone
 async def test_after_a_kill_the_next_start_finds_postgres_and_all_that_was_answered(
     alone: ServerProcess, data_dir: Path
 ) -> None:

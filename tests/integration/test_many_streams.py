@@ -1,4 +1,4 @@
-"""Hundreds of event streams on one node while many write: each is told all of its own user's rows, and no other's."""
+"""Hundreds of event streams on one node while many write: each tells of all its own user's rows, and no other's."""
 
 from __future__ import annotations
 

@@ -10,11 +10,13 @@ import pytest
 
 from primary.cursor import Cursor
 from tests.conftest import Serving
+from tests.support.gallery_writes import ALBUM_ID, IMAGE_ID, OTHER_ID, THIRD_ID, WRITES, furnish, path_of
 from tests.support.http import IMAGE, execute
 from tests.support.schemas import Document
 from tests.support.server import RunningServer
 
 ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
+ALBUM = "0a9d3b5e-52cf-4f0e-8a3c-1f5b8f3f7d20"
 
 
 @pytest.fixture
@@ -124,16 +126,20 @@ async def test_the_examples_of_requests_are_taken_as_they_stand(described: Docum
         if "requestBody" not in operation or route.endswith("/sync"):
             continue  # the version that a sync waits for is another server's
         client = server.client(route)
-        if "{image_id}" in route:
-            await client.post("/api/images", json=IMAGE | {"id": ID})
-        method, _, path = route.partition(" ")
+        if route not in {"POST /api/images", "POST /api/images/batch"}:
+            await furnish(client)
+        if route == "PUT /api/albums/{album_id}/images":  # the example is of an album with one image
+            await client.delete(f"/api/albums/{ALBUM_ID}/images/{OTHER_ID}")
+        method, path = path_of(route)
         example = described.example_of(operation["requestBody"]["content"]["application/json"])
-        answer = await client.request(method, path.replace("{image_id}", ID), json=example)
+        answer = await client.request(method, path, json=example)
         assert answer.status_code in {200, 201}, f"{route}: {answer.text}"
         check(described, answer)
         tried.add(route)
-    assert tried >= {"POST /api/images", "POST /api/images/batch", "PATCH /api/images/{image_id}"}
+    assert tried >= {route for route, write in WRITES.items() if write.body is not None}
 
+
+UPSTREAM = {"endpoint": "https://93.184.215.14/graphql", "api_key": "a-key"}
 
 FULL: dict[str, Any] = IMAGE | {
     "negative_prompt": "text",
@@ -149,6 +155,62 @@ FULL: dict[str, Any] = IMAGE | {
     "meta": {"a": [1, 2.5, None, {"b": "é"}]},
     "created_at": "2024-02-29T23:59:59.123456+01:00",
 }
+
+
+async def answers_of_writes(server: RunningServer, tight: RunningServer) -> list[httpx.Response]:
+    """Ask every write of the gallery in every way that has another answer; the ``tight`` server takes 2 KB."""
+    nobody, stranger, small = server.client(None), server.client("a stranger"), tight.client("alice")
+    answers = []
+    for route, write in WRITES.items():
+        client = server.client(f"of {route}")
+        await furnish(client)
+        method, path = path_of(route)
+        cookie = {"Cookie": f"tidepool_token={client.headers['authorization'].removeprefix('Bearer ')}"}
+        answers += [
+            await nobody.request(method, path),
+            await nobody.request(method, path, headers=cookie | {"Sec-Fetch-Site": "cross-site"}),
+            await client.request(method, path, params={"nonsense": "x"}, json=write.body),
+            await client.request(method, path, json=write.body, headers={"Idempotency-Key": ""}),
+        ]
+        if write.body is not None or route.endswith(("/views", "POST /api/images/{image_id}/favorite")):
+            answers += [
+                await client.request(method, path, content=b"{"),
+                await client.request(method, path, json={"nonsense": 1}),
+                await client.request(method, path, json={}, headers={"Content-Type": "text/plain"}),
+                await small.request(method, path, content=b" " * 3_000),
+            ]
+        if "{" in route:
+            answers.append(await stranger.request(method, path, json=write.body))
+        if route in {"PATCH /api/albums/{album_id}", "DELETE /api/albums/{album_id}"}:
+            answers.append(await client.request(method, path, json=write.body, headers={"If-Match": '"9"'}))
+        answers.append(await client.request(method, path, json=write.body, headers={"Idempotency-Key": "k"}))
+        answers.append(await client.request(method, path, json=write.body, headers={"Idempotency-Key": "k"}))
+    client = server.client("of the rest")
+    await furnish(client)
+    image, album = f"/api/images/{IMAGE_ID}", f"/api/albums/{ALBUM_ID}"
+    missing = "00000000-0000-4000-8000-000000000000"
+    for number, name in enumerate(("views", "o", "usage")):
+        event = {"client_event_id": f"e{number}"}
+        answers += [
+            await client.post(f"{image}/{name}", json=event),
+            await client.post(f"/api/images/{OTHER_ID}/{name}", json=event),
+        ]
+    answers += [
+        await client.patch("/api/images", json={"images": [{"id": IMAGE_ID, "steps": 1, "row_version": 9}]}),
+        await client.patch("/api/images", json={"images": [{"id": missing, "steps": 1}]}),
+        await client.request("DELETE", "/api/images", json={"ids": [missing]}),
+        await client.post("/api/albums", json={"id": ALBUM_ID, "title": "Low water"}),
+        await client.post("/api/albums", json={"id": ALBUM_ID, "title": "another"}),
+        await client.post("/api/albums", json={"title": "t", "cover_image_id": missing}),
+        await client.patch(album, json={"cover_image_id": missing}),
+        await client.patch(album, json={"cover_image_id": IMAGE_ID}),
+        await client.post(f"{album}/images", json={"images": [{"image_id": IMAGE_ID}]}),
+        await client.put(f"{album}/images", json={"image_ids": [IMAGE_ID]}),
+        await client.put(f"{album}/images/{THIRD_ID}"),
+        await client.put(f"{album}/images/{THIRD_ID}"),
+        await client.patch(f"{album}/images/{THIRD_ID}", json={"before": IMAGE_ID, "caption": None}),
+    ]
+    return answers
 
 
 async def test_every_answer_of_the_server_is_as_it_is_described(
@@ -184,6 +246,9 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         await stranger.get("/api/me"),
         await client.get("/api/images?limit=1"),
         await stranger.get("/api/images"),
+        await client.put("/api/me/upstream", json=UPSTREAM),
+        await client.get("/api/me", headers={"X-Min-Version": saved["version"]}),
+        await client.delete("/api/me/upstream"),
         await client.delete(image, headers={"If-Match": '"9"'}),
         await client.delete(image),
         await client.delete(image),
@@ -191,10 +256,23 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         await nobody.get("/health/ready"),
         await nobody.get("/metrics"),
     ]
+    some_id = (await client.post("/api/images", json=FULL)).json()["id"]
+    some, album = f"/api/images/{some_id}", f"/api/albums/{ALBUM}"
+    for sql in (
+        f"INSERT INTO album (user_id, id, title) VALUES ('alice', '{ALBUM}', 't')",
+        f"INSERT INTO album_image (user_id, album_id, image_id) VALUES ('alice', '{ALBUM}', '{some_id}')",
+        f"INSERT INTO image_edit (user_id, image_id, field) VALUES ('alice', '{some_id}', 'prompt')",
+        f"INSERT INTO image_event (user_id, image_id, kind) VALUES ('alice', '{some_id}', 'o')",
+    ):
+        await execute(database_url, sql)
     await client.post("/api/sync")
     page = await client.get("/api/images")
-    some = f"/api/images/{page.json()['images'][0]['id']}"
-    for path in ("/api/images", some, "/api/me"):
+    reads = ["/api/images", some, "/api/me", "/api/images/facets", f"{some}/history", f"{some}/events"]
+    reads += ["/api/albums", album, f"{album}/images"]
+    for path in reads:
+        answers += [await client.get(path), await stranger.get(path)]
+    answers.append(await client.get(f"{some}?include=history,events,albums"))
+    for path in reads:
         answers += [
             await client.get(path, headers={"If-None-Match": page.headers["etag"]}),
             await client.get(path, headers={"X-Min-Version": foreign}),
@@ -210,6 +288,8 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         ("POST", "/api/images/batch"),
         ("PATCH", some),
         ("DELETE", some),
+        ("PUT", "/api/me/upstream"),
+        ("DELETE", "/api/me/upstream"),
     ]:
         answers.append(await nobody.request(method, path))
         answers.append(await nobody.request(method, path, headers=cookie | {"Sec-Fetch-Site": "cross-site"}))
@@ -223,26 +303,40 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
             ]
         if path.endswith("/sync"):
             answers.append(await client.request(method, path, json={"min_version": foreign}))
+    data_dir = server.settings.data_dir.parent / "tight"
+    async with serving(data_dir=data_dir, request_body_max_bytes=2_048) as tight:
+        answers += await answers_of_writes(server, tight)
     seen = {check(described, answer) for answer in answers}
+
+    # A stream is checked by its beginning: what it says after that are events.
+    async with client.stream("GET", "/api/events", params={"changes": "true"}) as stream:
+        said = described.operations()["GET /api/events"]["responses"][str(stream.status_code)]
+        assert [*said["content"]] == [stream.headers["content-type"].partition(";")[0]] == ["text/event-stream"]
+        seen.add(("GET /api/events", stream.status_code))
+    full_dir = server.settings.data_dir.parent / "full"
+    async with serving(data_dir=full_dir, event_streams_per_user_max=0) as full:
+        seen.add(check(described, await full.client("alice").get("/api/events")))
+    for answer in [
+        await nobody.get("/api/events"),
+        await client.get("/api/events", params={"since": "x"}),
+        await client.get("/api/events", params={"changes": "perhaps"}),
+    ]:
+        seen.add(check(described, answer))
 
     # And where the primary is away, or does not get there.
     data_dir = server.settings.data_dir.parent / "other"
     async with serving(data_dir=data_dir, database_url="postgresql://x@127.0.0.1:1/x", min_version_wait_ms=1) as lost:
         client = lost.client("alice")
         for route in described.operations():
-            method, _, path = route.partition(" ")
-            body = {"images": [IMAGE]} if path.endswith("/batch") else IMAGE
-            body = {"prompt": "x"} if method == "PATCH" else body
-            answer = await client.request(
-                method,
-                path.replace("{image_id}", ID),
-                json=body if method in {"POST", "PATCH"} and not path.endswith("/sync") else None,
-            )
+            method = route.partition(" ")[0]
+            body = WRITES[route].body if route in WRITES else None
+            body = UPSTREAM if route == "PUT /api/me/upstream" else body
+            answer = await client.request(method, path_of(route)[1], json=body)
             seen.add(check(described, answer))
     data_dir = server.settings.data_dir.parent / "third"
     async with serving(data_dir=data_dir, min_version_wait_ms=1) as hasty:
         client = hasty.client("alice")
-        for path in ("/api/images", some, "/api/me"):
+        for path in reads:
             seen.add(check(described, await client.get(path, headers={"X-Min-Version": future + "9"})))
         for path in ("/api/sync", "/api/images/sync"):
             seen.add(check(described, await client.post(path, json={"min_version": future + "9"})))

@@ -15,6 +15,7 @@ import pytest
 from primary import postgres_feed
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
+from replica import apply
 from replica.errors import ReplicaUnavailable
 from replica.results import StoreLimits
 from replica.store import Store
@@ -129,11 +130,13 @@ async def rounds(primary: Primary, data_dir: Path, seed: int, *, writers: int, t
 
 @pytest.fixture(params=["at once", "streamed"])
 def changes_come(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By both of the feed's ways; the one for many changes is taken for a few, in small batches."""
+    """By both ways of the feed, and of applying; the ones for many changes are taken for a few, in small batches."""
     if request.param == "streamed":
         monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 2)
         monkeypatch.setattr(postgres_feed, "BATCH_ROWS", 5)
+        monkeypatch.setattr(postgres_feed, "CHANGES_ROWS", 5)
         monkeypatch.setattr(postgres_feed, "CHUNK_ROWS", 3)
+        monkeypatch.setattr(apply, "STAGED_ROWS_MIN", 1)
 
 
 async def test_whatever_is_written_each_replica_is_what_its_user_owned_at_its_cursor(

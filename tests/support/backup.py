@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 from primary.embedded.account import account_for
 from primary.embedded.binaries import binary
 from primary.embedded.cluster import ENVIRONMENT
-from tests.support.databases import FAST, temporary_folder
+from tests.support.databases import FAST
+from tests.support.folders import temporary_folder
 from tests.support.http import execute
 
 

@@ -16,9 +16,8 @@ from replica.location import DataDirectory
 from replica.results import StoreLimits
 from replica.store import Store
 from tests.support.feeds import TestFeed
+from tests.support.folders import in_memory
 from tests.support.replicas import assert_same, files_of
-
-MEMORY = Path("/dev/shm")  # where there is one, files need not reach a disk
 
 
 class Bay:
@@ -86,8 +85,7 @@ async def opened(
     folder: Path | None = None,
 ) -> AsyncIterator[Bay]:
     """A bay in a folder of its own, open; within ``folder`` if one is given."""
-    within = folder or (MEMORY if MEMORY.is_dir() else None)
-    with tempfile.TemporaryDirectory(prefix="tidepool-bay-", dir=within) as own:
+    with tempfile.TemporaryDirectory(prefix="tidepool-bay-", dir=folder or in_memory()) as own:
         bay = Bay(Path(own) / "data", primary, catalog, feed, limits)
         await bay.open()
         try:

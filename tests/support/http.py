@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -76,3 +77,35 @@ async def prompts(client: httpx.AsyncClient, **headers: str) -> list[str]:
     answer = await client.get("/api/images", params={"limit": 500}, headers=headers)
     assert answer.status_code == 200, answer.text
     return [image["prompt"] for image in answer.json()["images"]]
+
+
+async def metric(client: httpx.AsyncClient, name: str) -> float:
+    """Give what the server counts under a name that has no labels."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    (found,) = [line for line in lines if line.startswith(f"{name} ")]
+    return float(found.rpartition(" ")[2])
+
+
+async def until_metric(client: httpx.AsyncClient, name: str, value: float, within_s: float = 5) -> None:
+    """Wait until the server counts so many."""
+    async with asyncio.timeout(within_s):
+        while await metric(client, name) != value:
+            await asyncio.sleep(0.01)
+
+
+async def until_followed(client: httpx.AsyncClient) -> None:
+    """Wait until a read of the client's user, twice in a row, has asked the primary for nothing."""
+    calm = 0
+    async with asyncio.timeout(10):
+        while calm < 2:
+            before = await metric(client, "tidepool_syncs_total")
+            assert (await client.get("/api/images?limit=1")).status_code == 200
+            calm = calm + 1 if await metric(client, "tidepool_syncs_total") == before else 0
+            await asyncio.sleep(0.01)
+
+
+async def until_prompts(client: httpx.AsyncClient, expected: list[str], within_s: float = 5) -> None:
+    """Wait until the first page has these prompts, in whatever order."""
+    async with asyncio.timeout(within_s):
+        while sorted(await prompts(client)) != sorted(expected):
+            await asyncio.sleep(0.005)

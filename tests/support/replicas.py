@@ -108,7 +108,10 @@ async def assert_same(store: Store, primary: Primary, user: str) -> None:
     ours, theirs = await held(store, user), await truth(primary, store.schema.catalog, user)
     for name in theirs:
         missing, extra = theirs[name] - ours[name], ours[name] - theirs[name]
-        assert (len(missing), len(extra)) == (0, 0), f"{name}: rows missing, rows too many {[*missing, *extra][:2]}"
+        told = (
+            f"{name}: {missing.total()} rows missing, as {[*missing][:2]}; {extra.total()} too many, as {[*extra][:2]}"
+        )
+        assert (missing.total(), extra.total()) == (0, 0), told
 
 
 def files_of(folder: Path) -> list[str]:

@@ -106,6 +106,8 @@ class Document:
                     yield f"{place}: is shorter than {wanted}"
                 case "maxLength" if isinstance(value, str) and len(value) > wanted:
                     yield f"{place}: is longer than {wanted}"
+                case "pattern" if isinstance(value, str) and not re.search(wanted, value):
+                    yield f"{place}: does not match {wanted}"
                 case "minimum" if isinstance(value, int | float) and value < wanted:
                     yield f"{place}: is less than {wanted}"
                 case "maximum" if isinstance(value, int | float) and value > wanted:
@@ -142,7 +144,7 @@ class Document:
 
 
 _KNOWN = _SAY_NOTHING | {"const", "enum", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"}
-_KNOWN |= {"items", "required", "properties", "additionalProperties", "format"}
+_KNOWN |= {"items", "pattern", "required", "properties", "additionalProperties", "format"}
 
 
 def _is(kind: str | list[str], value: Any) -> bool:

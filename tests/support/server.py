@@ -8,13 +8,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
+import uvicorn.server
 
 from gateway.auth.tokens import issue
 from gateway.settings import Settings
@@ -73,8 +75,24 @@ async def running(settings: Settings) -> AsyncIterator[RunningServer]:
     finally:
         await server.close()
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with _short_pauses(), contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@contextmanager
+def _short_pauses() -> Iterator[None]:
+    """Have uvicorn pause for moments, not for tenths of a second, while it stops: hundreds of tests wait for that."""
+
+    class Hasty:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(asyncio, name)
+
+        @staticmethod
+        async def sleep(delay_s: float) -> None:
+            await asyncio.sleep(delay_s / 50)
+
+    with mock.patch.object(uvicorn.server, "asyncio", Hasty()):
+        yield
 
 
 class ServerProcess:

@@ -24,12 +24,13 @@ class Event:
 
 @dataclass
 class Stream:
-    """An open stream. ``beats`` counts heartbeats; ``ended`` is set when the server ended it."""
+    """An open stream. ``beats`` counts heartbeats; ``ended`` is set when it is over, ``failure`` when it was cut."""
 
     response: httpx.Response
     events: list[Event] = field(default_factory=list)
     beats: int = 0
     ended: bool = False
+    failure: httpx.HTTPError | None = None
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def next(self, within_s: float = 10) -> Event:
@@ -65,7 +66,7 @@ class Stream:
     async def _read(self) -> None:
         name, identity, data = "message", None, ""
         try:
-            async for line in self.response.aiter_lines():
+            async for line in self._lines():
                 field_name, _, value = line.partition(":")
                 value = value.removeprefix(" ")
                 if not line:
@@ -81,11 +82,19 @@ class Stream:
                     identity = value
                 elif field_name == "data":
                     data += value
-        except httpx.HTTPError:
-            pass
+        except httpx.HTTPError as error:
+            self.failure = error
         async with self._news:
             self.ended = True
             self._news.notify_all()
+
+    async def _lines(self) -> AsyncIterator[str]:
+        """Give the lines as the standard has them: httpx would also end them where a text has U+2028 or U+0085."""
+        rest = b""
+        async for part in self.response.aiter_bytes():
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                yield line.removesuffix(b"\r").decode()
 
     async def _tell(self, event: Event | None) -> None:
         async with self._news:

@@ -49,8 +49,9 @@ class Following:
     def serves(self, user: str) -> bool:
         return self.follows
 
-    async def check(self, user: str) -> None:
+    async def check(self, user: str) -> bool:
         self.checks += 1
+        return self.finds
 
     def vouches(self, user: str) -> bool:
         return self.follows or self.finds
@@ -197,6 +198,21 @@ async def test_a_min_version_is_reached_before_an_etag_is_compared():
     asked = scope(x_min_version=f"{EPOCH}.9", if_none_match=etag(subject, "ada", 5))
     assert await subject.before(asked, "ada") is None
     assert replicas.at.version == 9
+
+
+@pytest.mark.parametrize("finds", [True, False])
+async def test_a_read_of_a_user_who_is_not_followed_looks_first_and_says_what_came_of_it(finds):
+    following = Following(follows=False, finds=finds)
+    subject = Freshness(Replicas(5, 9), following, Primary(), wait_ms=0)
+    assert await subject.before(scope(), "ada") is None
+    assert following.checks == 1
+    assert (b"x-replica-stale" in dict(subject.headers("ada", Cursor(EPOCH, 5)))) is not finds
+
+
+async def test_a_read_of_a_user_who_is_followed_looks_for_nothing():
+    following = Following()
+    await Freshness(Replicas(5, 9), following, Primary(), wait_ms=0).before(scope(), "ada")
+    assert following.checks == 0
 
 
 def test_a_read_says_its_version_and_whether_it_may_be_stale():

@@ -1,0 +1,119 @@
+"""Writes of albums by themselves; `primary.gallery.places` has those of what is in them.
+
+made = await create(write, NewAlbum(title="Low water"))
+album = await patch(write, album_id, AlbumPatch(cover_image_id=image_id), row_version=3)
+await delete(write, album_id)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import UNSET
+from sqlalchemy.dialects.postgresql import insert
+
+from primary.gallery.album_records import AlbumPatch, NewAlbum
+from primary.gallery.errors import Fault, IdTaken, NotFound, RowVersionConflict
+from primary.gallery.image import Album
+from primary.gallery.statements import selected, values_of
+from primary.gallery.tables import album
+from primary.write import Write
+
+_CURRENT = sa.text(
+    f"""
+SELECT {selected(values_of("album", "album"))}, (
+  SELECT count(*) FROM album_image WHERE album_image.user_id = album.user_id AND album_image.album_id = album.id
+) AS image_count, (
+  SELECT json_build_object('image_id', image.id, 'image_url', image.image_url, 'alt_text', image.alt_text)
+  FROM image WHERE image.user_id = album.user_id AND image.id = coalesce(album.cover_image_id, (
+    SELECT placed.image_id FROM album_image AS placed
+    JOIN image AS i ON i.user_id = placed.user_id AND i.id = placed.image_id
+    WHERE placed.user_id = album.user_id AND placed.album_id = album.id
+    ORDER BY placed.position, i.created_at, placed.image_id LIMIT 1))
+) AS cover
+FROM album WHERE album.user_id = :user AND album.id = :album"""
+)
+
+# It stays until the write ends, whoever would delete it.
+_COVER = sa.text("SELECT 1 FROM image WHERE user_id = :user AND id = :image FOR KEY SHARE")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAlbum:
+    """An album that is stored. ``created`` is False where it was already, by the id that the client made."""
+
+    album: Album
+    created: bool
+
+
+async def create(write: Write, record: NewAlbum) -> SavedAlbum:
+    """Make an album. Raises `IdTaken` where its id is of an album which was never edited and yet differs.
+
+    Raises `NotFound` for a cover that is no image of the user.
+    """
+    await _check_cover(write, record)
+    made = insert(album).values(user_id=write.user, **record.given()).on_conflict_do_nothing().returning(album.c.id)
+    id_ = (await write.execute(made)).scalar_one_or_none()
+    if id_ is not None:
+        return SavedAlbum(await current(write, id_), created=True)
+    assert isinstance(record.id, UUID)  # a made-up one stands in nobody's way
+    stored = await current(write, record.id)
+    if stored.row_version == 1 and not _is(stored, record):
+        raise IdTaken(record.id, what="album")
+    return SavedAlbum(stored, created=False)
+
+
+async def patch(write: Write, album_id: UUID, changes: AlbumPatch, *, row_version: int | None = None) -> Album:
+    """Change what is given of an album; with ``row_version``, only if the album is still at it.
+
+    Raises `NotFound`, also for a cover that is no image of the user, and `RowVersionConflict`.
+    """
+    await _check_cover(write, changes)
+    change = sa.update(album).where(*_is_at(write.user, album_id, row_version)).values(**changes.given())
+    if (await write.execute(change)).rowcount == 0:
+        await _refuse(write, album_id)
+    return await current(write, album_id)
+
+
+async def delete(write: Write, album_id: UUID, *, row_version: int | None = None) -> None:
+    """Delete an album; its images stay. Raises `NotFound` and `RowVersionConflict`."""
+    gone = sa.delete(album).where(*_is_at(write.user, album_id, row_version))
+    if (await write.execute(gone)).rowcount == 0:
+        await _refuse(write, album_id)
+
+
+async def current(write: Write, album_id: UUID) -> Album:
+    """Give an album. Raises `NotFound`."""
+    row = (await write.execute(_CURRENT, {"user": write.user, "album": album_id})).one_or_none()
+    if row is None:
+        raise NotFound("album")
+    return msgspec.convert(row._asdict(), Album)
+
+
+async def _refuse(write: Write, album_id: UUID) -> NoReturn:
+    """Say why there was no album to change at the row version that was expected."""
+    raise RowVersionConflict(await current(write, album_id))
+
+
+async def _check_cover(write: Write, record: NewAlbum | AlbumPatch) -> None:
+    cover = record.cover_image_id
+    if isinstance(cover, UUID):
+        asked = {"user": write.user, "image": cover}
+        if (await write.execute(_COVER, asked)).one_or_none() is None:
+            raise NotFound(faults=[Fault("cover_image_id", "there is no such image")])
+
+
+def _is_at(user: str, album_id: UUID, row_version: int | None) -> list[sa.ColumnElement[bool]]:
+    found = [album.c.user_id == user, album.c.id == album_id]
+    return found if row_version is None else [*found, album.c.row_version == row_version]
+
+
+def _is(stored: Album, record: NewAlbum) -> bool:
+    """Whether an album is what a record asks for."""
+    cover = str(record.cover_image_id) if isinstance(record.cover_image_id, UUID) else None
+    description = None if record.description is UNSET else record.description
+    return (stored.title, stored.description, stored.cover_image_id) == (record.title, description, cover)

@@ -1,0 +1,70 @@
+"""A write: one transaction of one user.
+
+    async with writing(primary, "ada") as write:
+        await write.execute(statement, {"…": …})
+        cursor = await write.cursor()
+
+The writes of one user go one after another: each takes the user's turn first, and has it until its transaction ends.
+Capture would put them in a row anyway, at the first row that changes (the user's head is locked until the commit).
+To wait before anything is read means that what a write has read stays so, and that two writes that touch the same
+rows in another order never wait for each other. Who writes by SQL takes no turn, and is kept apart by row locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from primary.cursor import Cursor
+from primary.postgres import Primary
+
+ACTOR = "tidepool.actor"
+"""Names who writes, for triggers that tell: `current_setting('tidepool.actor', true)`, empty where nobody said."""
+
+_TURN_SHARE = 0.6  # of the time that a transaction has, so that who waited in vain is told so, and to try again
+
+# All three end with the transaction, so a transaction pooler may stand between.
+_BEGIN = sa.text(
+    f"SELECT set_config('lock_timeout', :wait_ms, true), set_config('{ACTOR}', :actor, true), "
+    "pg_advisory_xact_lock(hashtextextended('tidepool write ' || :user, 0))"
+)
+
+
+class Write:
+    """A write under way: all of it is committed when the block of `writing` ends, and none when it raises."""
+
+    __slots__ = ("_connection", "_primary", "user")
+
+    def __init__(self, primary: Primary, connection: AsyncConnection, user: str) -> None:
+        self.user = user
+        self._primary = primary
+        self._connection = connection
+
+    async def execute(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+        """Run one statement."""
+        return await self._connection.execute(statement, values)
+
+    async def execute_driver_sql(self, sql: str, values: Mapping[str, Any]) -> CursorResult[Any]:
+        """Run one statement that is written as psycopg takes it, with ``%(name)s`` for a value."""
+        return await self._connection.exec_driver_sql(sql, {**values})
+
+    async def cursor(self) -> Cursor:
+        """Give the user's cursor as this write leaves it; to be asked for once, at its end."""
+        return await self._primary.cursor(self._connection, self.user)
+
+
+@asynccontextmanager
+async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
+    """Begin a write of ``user``, who is its actor, and wait for the user's turn.
+
+    Raises as `Primary.transaction` does; `PrimaryBusy` where the turn did not come in time. Nothing was written then.
+    """
+    wait_ms = round(primary.answer_timeout_s * _TURN_SHARE * 1000)
+    async with primary.transaction() as connection:
+        await connection.execute(_BEGIN, {"wait_ms": str(wait_ms), "actor": user, "user": user})
+        yield Write(primary, connection, user)

@@ -1,0 +1,31 @@
+"""The SQL of an image as it is given out: the members of its JSON object, the same wherever it is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from primary.declaration import SyncedTable
+from primary.gallery.tables import IMAGE_CREATED_AT, catalog
+from replica.rendering import json_members
+
+
+def _default_json(table: SyncedTable, name: str) -> str:
+    default = table.table.c[name].server_default
+    return str(default.arg) if isinstance(default, sa.DefaultClause) else "null"
+
+
+def _activity_members() -> str:
+    """Give the SQL of the members that an image takes from its activity: the defaults where there is no row."""
+    activity = catalog["image_activity"]
+    own = replace(activity, columns=tuple(c for c in activity.columns if c.name not in {"image_id", IMAGE_CREATED_AT}))
+    defaults = "".join(f',"{column.name}":{_default_json(activity, column.name)}' for column in own.columns)
+    return f"CASE WHEN told.image_id IS NULL THEN '{defaults}' ELSE ',' || {json_members(own, 'told')} END"
+
+
+MEMBERS = f"{json_members(catalog['image'], 'image')} || {_activity_members()}"
+"""The members, without braces, of a row of ``image`` and its activity, which is called ``told``."""
+
+JOIN_TOLD = "LEFT JOIN image_activity AS told ON told.image_id = image.id"
+"""What `MEMBERS` needs besides ``image``."""

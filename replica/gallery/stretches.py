@@ -1,0 +1,79 @@
+"""Which stretches a list has, and what each asks of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from replica.gallery.keys import VALUES
+from replica.gallery.listing import Filters, Listing
+from replica.gallery.search import Expressions, expressions
+
+_LAST_EITHER_WAY = {"rating", "last_viewed_at"}  # the images that have none; but a count of 0 is a count
+
+Found = Literal["", "words", "titles", "words or titles"]
+"""Where what is searched for is looked for: nowhere, in the images' texts, in the albums' titles, in both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a list that is in one order: by the value that is named, or by ``created_at`` alone.
+
+    ``without`` names a value that its images have not; ``found`` tells by what of the search they are found, of which
+    ``match`` is the expression for their own texts.
+    """
+
+    value: str = ""
+    without: str = ""
+    found: Found = ""
+    match: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A list as it is read: its stretches in order, and its filters as names of conditions and the values for them."""
+
+    name: str
+    stretches: tuple[Stretch, ...]
+    descending: bool
+    conditions: frozenset[str]
+    values: dict[str, Any]
+    search: Expressions | None
+
+    @classmethod
+    @lru_cache(maxsize=1_000)
+    def of(cls, listing: Listing) -> Asked:
+        """Read what is asked for. There is no stretch where nothing can be found."""
+        conditions, values = conditions_of(listing.filters)
+        q = listing.filters.q
+        search = expressions(q) if q is not None else None
+        stretches = _stretches(listing, search)
+        if q is not None and search is None:
+            stretches = ()
+        return cls(listing.name, stretches, listing.order == "desc", conditions, values, search)
+
+
+def conditions_of(filters: Filters) -> tuple[frozenset[str], dict[str, Any]]:
+    """Give the filters but for the search, as names of conditions and the values for them."""
+    values: dict[str, Any] = filters.given()
+    values.pop("q", None)
+    names = {"not favorite" if name == "favorite" and not value else name for name, value in values.items()}
+    values.pop("favorite", None)
+    return frozenset(names), values
+
+
+def _stretches(listing: Listing, search: Expressions | None) -> tuple[Stretch, ...]:
+    sort, descending = listing.sort, listing.order == "desc"
+    if sort == "relevance" and search is not None:
+        levels = [Stretch(found="words", match=level) for level in search.levels]
+        levels.append(Stretch(found="titles", match=search.words))
+        return tuple(levels if descending else levels[::-1])
+    found: Found = "words or titles" if search is not None else ""
+    match = search.words if search is not None else ""
+    if sort not in VALUES:
+        return (Stretch(found=found, match=match),)
+    having, lacking = Stretch(sort, "", found, match), Stretch("", sort, found, match)
+    if not VALUES[sort].present or (sort == "rating" and listing.filters.min_rating is not None):
+        return (having,)
+    return (having, lacking) if descending or sort in _LAST_EITHER_WAY else (lacking, having)

@@ -1,0 +1,166 @@
+"""Many rows in one commit by plain SQL: how long until they are all in a replica that is read."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import psycopg
+import sqlalchemy as sa
+
+from primary.cursor import Cursor
+from primary.declaration import Catalog, ReadIndex, synced
+from primary.feed import Row
+from primary.gallery.tables import catalog as gallery
+from primary.migrate import migrate
+from primary.postgres_feed import PostgresFeed
+from replica.filling import insert_sql
+from replica.schema import Schema
+from replica.store import Store
+from replica.writer import WRITE_PRAGMAS
+from tests.benchmarks.bench import Bench, primary_of
+from tests.benchmarks.figures import Figure, at_most, fact, ratio, shown, spread
+
+TITLE = "Many rows in one commit, until they are read"
+
+BARS_MS = {1_000: 60, 20_000: 400}
+_BEFORE = 1_000  # rows that the user has already
+
+_INSERT = {
+    "image": """
+INSERT INTO image (user_id, prompt, image_url, model, seed, steps, created_at)
+SELECT %(user)s, 'a photo of a subject number ' || i || ' in the style of ' || md5(i::text) || ' highly detailed, 8k',
+  'https://cdn.example.com/images/' || md5((i * 7)::text) || '.png', 'flux-dev', i * 7919, 20 + mod(i, 30),
+  timestamptz '2024-01-01' + i * interval '1 second'
+FROM generate_series(1, %(rows)s) AS i""",
+    "images": """
+INSERT INTO images
+SELECT %(user)s, 'img_' || gen_random_uuid(),
+  'a photo of a subject number ' || i || ' in the style of ' || md5(i::text) || ' highly detailed, 8k',
+  'https://cdn.example.com/images/' || md5((i * 7)::text) || '.png', 'flux-dev', i * 7919, 20 + mod(i, 30),
+  timestamptz '2024-01-01' + i * interval '1 second'
+FROM generate_series(1, %(rows)s) AS i""",
+}
+_EDIT = "UPDATE image SET prompt = prompt || ' again' WHERE user_id = %(user)s"
+
+
+def _peer_catalog() -> Catalog:
+    """Declare the table that the peer's measurement has, with its one index."""
+    metadata = sa.MetaData()
+    sa.Table(
+        "images",
+        metadata,
+        sa.Column("user_id", sa.Text(collation="C"), primary_key=True),
+        sa.Column("id", sa.Text(collation="C"), primary_key=True),
+        sa.Column("prompt", sa.Text),
+        sa.Column("image_url", sa.Text),
+        sa.Column("model", sa.Text),
+        sa.Column("seed", sa.BigInteger),
+        sa.Column("steps", sa.Integer),
+        sa.Column("created_at", sa.DateTime(timezone=True)),
+        info=synced(owner="user_id", indexes=[ReadIndex("newest", ["created_at"])]),
+    )
+    return Catalog.of(metadata)
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """Measure the gallery's image (rendered pages, full text) and the peer's table, inserts and edits."""
+    url = await bench.migrated("large_commit")
+    figures = await _measure(bench, url, gallery, "image")
+    peers = _peer_catalog()
+    url = await bench.migrated("large_commit_peer")
+    async with primary_of(url) as primary:
+        async with primary.transaction() as connection:
+            await connection.run_sync(peers["images"].table.metadata.create_all)
+        await migrate(primary, peers)
+    return figures + await _measure(bench, url, peers, "images")
+
+
+async def _measure(bench: Bench, url: str, catalog: Catalog, table: str) -> list[Figure]:
+    figures = []
+    marks: dict[str, float] = {}
+
+    def passing(name: str) -> None:
+        marks[name] = time.perf_counter()
+
+    async with primary_of(url) as primary, await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        feed = PostgresFeed(primary, catalog)
+        store = Store(bench.folder / f"large-{table}", catalog, feed, passing=passing)
+        await store.open()
+
+        async def once(user: str, sql: str, rows: int) -> _Taken:
+            await connection.execute(sql.encode(), {"user": user, "rows": rows})
+            began = time.perf_counter()
+            result = await store.sync(user)
+            await store.read(user, lambda replica: replica.execute(f"SELECT count(*) FROM {table}").fetchone())
+            ended = time.perf_counter()
+            assert (result.applied, result.rebuilt) == (rows, False)
+            return _Taken(ended - began, marks["apply.rows"] - began, marks["apply.committed"] - marks["apply.rows"])
+
+        try:
+            for rows, bar_ms in BARS_MS.items():
+                inserts, edits, bare = [], [], []
+                for number in range(bench.rounds + 1):
+                    user = f"user-{rows}-{number}"
+                    await connection.execute(_INSERT[table].encode(), {"user": user, "rows": _BEFORE})
+                    before = (await store.sync(user)).version
+                    inserts.append(await once(user, _INSERT[table], rows))
+                    bare.append(await _bare(bench.folder / "bare.db", catalog, table, feed, user, before))
+                    if table == "image":
+                        edits.append(await once(user, _EDIT, rows + _BEFORE))
+                figures.append(_figure(f"{table}: {rows:,} rows", inserts[1:], bar_ms, bare[1:]))
+                if edits:
+                    figures.append(_figure(f"{table}: {rows + _BEFORE:,} rows edited", edits[1:]))
+        finally:
+            await store.close()
+    return figures
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Seconds: the whole, of it until all rows are pulled and in, and of it for the commit with its checkpoint."""
+
+    whole: float
+    rows: float
+    commit: float
+
+
+def _figure(
+    what: str, taken: Sequence[_Taken], bar_ms: float | None = None, bare_s: Sequence[float] | None = None
+) -> Figure:
+    whole = [each.whole * 1e3 for each in taken]
+    rows, commit = (median(each) * 1e3 for each in ([t.rows for t in taken], [t.commit for t in taken]))
+    detail = f"{spread(whole)} ms, rows {shown(rows)}, commit {shown(commit)}"
+    if bare_s:
+        detail += f"; {shown(ratio([each.whole for each in taken], bare_s))} × bare executemany"
+    if bar_ms is None:
+        return fact(what, f"{shown(median(whole))} ms", detail)
+    return at_most(what, median(whole), bar_ms, " ms", detail)
+
+
+async def _bare(path: Path, catalog: Catalog, table: str, feed: PostgresFeed, user: str, since: Cursor) -> float:
+    """Insert the rows from memory into an empty table with the same indexes; give the seconds."""
+    rows: list[Row] = []
+    async with feed.pull(user, since) as pull, aclosing(pull.batches()) as batches:
+        async for batch in batches:
+            rows.extend(change.row for change in batch.changes if change.row is not None)
+    schema = Schema(catalog)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for pragma in ("page_size=8192", "journal_mode=WAL", *WRITE_PRAGMAS):
+            connection.execute(f"PRAGMA {pragma}")
+        for statement in [*schema.tables, *schema.keys]:
+            connection.execute(statement)
+        for statement in schema.unfinished(connection):
+            connection.execute(statement)
+        began = time.perf_counter()
+        connection.execute("BEGIN")
+        connection.executemany(insert_sql(schema.catalog[table]), rows)
+        connection.execute("COMMIT")
+        elapsed = time.perf_counter() - began
+    path.unlink()
+    return elapsed

@@ -1,0 +1,73 @@
+"""A list of images is what anybody would write down, page by page, also while images come and go between the pages."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replica.gallery import browse as walking
+from replica.gallery import finding
+from replica.gallery.browse import browse
+from replica.gallery.listing import Listing
+from replica.gallery.page_cursor import PageCursor
+from tests.support.gallery_rows import Gallery, random_listing
+
+
+def page(
+    gallery: Gallery, listing: Listing, limit: int, after: PageCursor | None
+) -> tuple[list[str], PageCursor | None]:
+    found = browse(gallery.connection, listing, limit, after and PageCursor.parse(str(after)))
+    return [image["id"] for image in json.loads(b"[%b]" % found.images)], found.next
+
+
+def walked(gallery: Gallery, listing: Listing, limit: int) -> list[str]:
+    ids, after = page(gallery, listing, limit, None)
+    while after is not None:
+        more, after = page(gallery, listing, limit, after)
+        assert more, "a page that was promised is empty"
+        ids += more
+    return ids
+
+
+@pytest.fixture(params=["few are gathered", "nothing is gathered"], autouse=True)
+def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to read a list, whatever the number of images."""
+    if request.param == "nothing is gathered":
+        monkeypatch.setattr(walking, "GATHER_MAX", -1)
+        monkeypatch.setattr(finding, "SET_MAX", -1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_pages_join_up_to_the_list_that_was_asked_for(seed: int) -> None:
+    choose = random.Random(seed)
+    gallery = Gallery()
+    gallery.grow(choose, choose.randrange(60))
+    for _ in range(12):
+        listing = random_listing(choose, gallery)
+        assert walked(gallery, listing, choose.randrange(1, 12)) == gallery.listed(listing), listing
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_while_images_come_and_go_between_pages_every_one_that_stays_is_met_once(seed: int) -> None:
+    choose = random.Random(seed)
+    gallery = Gallery()
+    gallery.grow(choose, 40)
+    for _ in range(6):
+        listing = random_listing(choose, gallery)
+        before = gallery.listed(listing)
+        met, after = page(gallery, listing, 3, None)
+        while after is not None:
+            gallery.grow(choose, 2)
+            if met:
+                gallery.remove_image(choose.choice([*gallery.images]))
+            more, after = page(gallery, listing, 3, after)
+            met += more
+        staying = [image for image in before if image in gallery.images]
+        assert len(set(met)) == len(met), listing
+        assert [image for image in met if image in staying] == staying, listing
