@@ -15,7 +15,7 @@ class StoreLimits:
     """The bounds within which a store works."""
 
     replica_open_max: int = 128  # open files: a connection each, which reads and takes 200 KiB
-    writers_open_max: int = 16  # of the open files: a connection that writes takes a thread, 350 KiB, and 1 ms to make
+    writers_open_max: int = 8  # as many as write at once: each takes a thread and 350 KiB, and 1 ms to be made again
     sync_concurrency: int = 8  # pulls at once: each holds a connection to the primary and a snapshot there
     read_lanes: int = 1  # threads for long reads: more of them fight the event loop for the interpreter
     read_timeout_ms: int = 2_000  # no page takes a hundredth of it; what does is stopped

@@ -86,8 +86,6 @@ async def nodes(folder: Path, database_url: str, count: int) -> AsyncIterator[li
 class _Someone:
     """A client of a user that goes from node to node, and hands over the last cursor that it saw."""
 
-    pace_s = 0.01  # from one thing to the next, on average
-
     def __init__(self, user: str, crowd: Sequence[Node], history: History, rng: random.Random) -> None:
         self.user = user
         self._crowd = crowd
@@ -180,7 +178,7 @@ class Client(_Someone):
             case _:
                 if (read := await self._read(client, node, hand_over=True)) is not None:
                     self._advance(read[0])
-        await asyncio.sleep(self._rng.uniform(0, 2 * self.pace_s))
+        await asyncio.sleep(self._rng.uniform(0, 0.02))
 
     async def _write(self, client: httpx.AsyncClient, node: Node) -> None:
         self._count += 1
@@ -218,30 +216,28 @@ class Client(_Someone):
 
 
 class Stranger(Client):
-    """Writes past all nodes, as psql does, and reads from them."""
+    """Writes past all nodes, as psql does."""
 
-    def __init__(
-        self, url: str, user: str, crowd: Sequence[Node], history: History, rng: random.Random, pace_s: float = 0.01
-    ) -> None:
-        super().__init__("psql", user, crowd, history, rng)
+    def __init__(self, url: str, user: str, history: History, rng: random.Random) -> None:
+        super().__init__("psql", user, (), history, rng)
         self._url = url
-        self.pace_s = pace_s
-        self._connection: psycopg.AsyncConnection[Any]
 
     async def run(self) -> None:
         """Go on until it is stopped."""
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as self._connection:
-            await super().run()
+        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+            while not self._stop:
+                await self._write_to(connection)
+                await asyncio.sleep(self._rng.uniform(0, 0.3))
 
-    async def _write(self, client: httpx.AsyncClient, node: Node) -> None:
+    async def _write_to(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._count += 1
         image, prompt = str(uuid.UUID(int=self._rng.getrandbits(128), version=4)), f"{self.user} psql {self._count}"
-        async with self._connection.transaction():
+        async with connection.transaction():
             if len(self._mine) >= _IMAGES_MAX:
-                await self._connection.execute(_DELETE, [self.user, self._mine])
+                await connection.execute(_DELETE, [self.user, self._mine])
                 self._mine.clear()
-            await self._connection.execute(_INSERT, [self.user, image, prompt])
-            found = await self._connection.execute(_HEAD, [self.user])
+            await connection.execute(_INSERT, [self.user, image, prompt])
+            found = await connection.execute(_HEAD, [self.user])
             ((epoch, version),) = await found.fetchall()
         self._mine.append(image)
         self._history.counts["write by psql"] += 1
