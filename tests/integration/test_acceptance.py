@@ -175,10 +175,10 @@ async def test_from_an_import_through_edits_by_hand_to_a_clean_verify(
             await psql.execute(statement.encode())
             await psql.commit()
     applied = dict(zip(users, await asyncio.gather(*(sync(user) for user in users)), strict=True))
-    assert applied["user 1"] == 2  # an image, and the profile
-    assert applied["user 2"] == FEW + 1
+    assert applied["user 1"] == 3  # an image, what it was before, and the profile
+    assert applied["user 2"] == 2 * FEW + 1
     assert applied["user 12"] == 1
-    assert applied["many"] <= MANY // 10 * 2 + 500 + 1  # who was read is followed: some may have been there already
+    assert applied["many"] <= MANY // 10 * 3 + 500 + 1  # who was read is followed: some may have been there already
     rows_of_many = (await clients["many"].get("/api/me")).json()["replica"]["rows"]
     assert (rows_of_many["image"], rows_of_many["profile"]) == (MANY - MANY // 10 + 500, 1)
     assert await all_pages(clients["user 4"], 500) == []

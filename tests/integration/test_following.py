@@ -180,7 +180,8 @@ async def test_a_node_that_was_stopped_for_a_while_serves_nothing_old_as_current
 async def test_who_is_not_read_for_long_is_let_go_and_with_the_last_the_primary_is_left_alone(
     serving: Serving, proxy: PostgresProxy
 ) -> None:
-    async with serving(database_url=proxy.url, follow_idle_s=0.2, primary_probe_interval_s=3_600) as server:
+    others = {"primary_probe_interval_s": 3_600, "mirror_poll_interval_s": 3_600}  # who ask for reasons of their own
+    async with serving(database_url=proxy.url, follow_idle_s=0.2, **others) as server:
         alice, watcher = server.client("alice"), server.client(None)
         await save(alice)
         await alice.get("/api/images")

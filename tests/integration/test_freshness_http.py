@@ -121,7 +121,7 @@ async def test_every_read_of_a_write_that_many_make_at_once_has_it(server: Runni
             assert f"{n}.{step}" in await prompts(client, **at_least)
             path = f"/api/images/{saved['id']}"
             edited = (await client.patch(path, json={"prompt": f"{n}.{step} edited"})).json()
-            one = await client.get(path, headers={"X-Min-Version": edited["version"]})
+            one = await client.get(path, params={"include": ""}, headers={"X-Min-Version": edited["version"]})
             assert one.json() | {"version": ""} == edited | {"version": ""}
             if step % 2:
                 gone = (await client.delete(path)).json()

@@ -48,7 +48,7 @@ class Model:
 
     def _image(self) -> str:
         # Sometimes of one that is not there: then nothing happens, here and there.
-        return self.rng.choice([*self.images, str(uuid4())] if self.rng.random() < 0.1 else [*self.images] or [""])
+        return str(uuid4()) if self.rng.random() < 0.1 else self.rng.choice([*self.images] or [""])
 
     def _album(self) -> str:
         return self.rng.choice([*self.albums] or [""])
