@@ -196,6 +196,7 @@ async def test_from_an_import_through_edits_by_hand_to_a_clean_verify(
     # All are the same as the primary, and verify says what it has looked at.
     images = MANY - MANY // 10 + 500 + OTHERS * FEW - FEW // 2 - FEW
     rows = images + FEW + OTHERS  # the activity of user 8, and a profile for each who had images left
+    rows += MANY // 10 + FEW + 1  # what many, user 2 and user 1 had edited of them
     code, told = await tidepool.run("verify")
     assert code == 0, told
     assert "all are as in the primary" in told
