@@ -23,7 +23,7 @@ from tests.support.http import execute
 NODES = 3
 USERS = ("ann", "bob", "cy")
 QUIET = "dee"  # is written to past the nodes only: what they know of it, they know from the tail alone
-FAULT_S = (0.1, 0.5, 3.0)  # less and more than what following makes up for
+SHORT_S, LONG_S = (0.1, 0.5), 3.0  # less and more than what following makes up for
 SETTLE_S = 30  # on a busy machine; a connection that nobody answers is given up after 5 s
 
 
@@ -45,8 +45,11 @@ async def a_crowd_at_work(nodes: list[Node], database_url: str, seed: int, round
             group.create_task(each.run())
         async with asyncio.TaskGroup() as faults:
             for node in nodes:
-                due = [(fault, rng.choice(FAULT_S)) for _ in range(rounds) for fault in rng.sample(FAULTS, len(FAULTS))]
-                due.append(("stall", FAULT_S[-1] if node is nodes[0] else FAULT_S[0]))
+                due: list[tuple[str, float]] = []
+                for _ in range(rounds):
+                    long = "stall" if node is nodes[0] else rng.choice(FAULTS)
+                    order = rng.sample(FAULTS, len(FAULTS))
+                    due += [(fault, LONG_S if fault == long else rng.choice(SHORT_S)) for fault in order]
                 faults.create_task(go_wrong(node, due, chance()))
         await asyncio.sleep(0.5)  # some more work on nodes that are well
         for one in everyone:
