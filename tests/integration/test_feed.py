@@ -277,18 +277,22 @@ async def test_cursor_and_rows_are_of_one_snapshot_while_writers_run(
     """The writer keeps three tables and the version in step; a pull that saw two states would show them out of step."""
     await execute(primary, "INSERT INTO mood VALUES ('ann', '0')", "INSERT INTO shelf (user_id, id) VALUES ('ann', 0)")
     start = await cursor_of(feed, "ann")
+    begun = asyncio.Event()
     stop = False
 
     async def write() -> None:
         async with await psycopg.AsyncConnection.connect(primary.url, autocommit=True) as connection:
             number = 0
             while not stop:
+                if number:
+                    begun.set()
                 number += 1
                 async with connection.transaction():
                     await connection.execute("UPDATE mood SET word = %s", [str(number)])
                     await connection.execute("INSERT INTO shelf (user_id, id) VALUES ('ann', %s)", [number])
 
     writing = asyncio.create_task(write())
+    await begun.wait()
     kinds = set()
     try:
         for _ in range(25):
