@@ -54,7 +54,10 @@ def openapi_config() -> OpenAPIConfig:
         path="/schema",
         render_plugins=[_WithProblems(path=["/", "/openapi.json"])],
         tags=[
-            Tag(name="sync", description="Bringing a replica up to date."),
+            Tag(name="images", description="Images: saved, marked, counted; listed and searched."),
+            Tag(name="albums", description="Albums, and what is in them."),
+            Tag(name="sync", description="Bringing a replica up to date, and being told of each change."),
+            Tag(name="me", description="Who is asking, and the mirror of theirs."),
             Tag(name="operations", description="For those who run the server; no token needed."),
         ],
         components=Components(

@@ -10,6 +10,7 @@ from litestar.openapi import ResponseSpec
 from gateway.gallery.documents import IMAGE
 from gateway.openapi import EXAMPLE_VERSION, example
 from primary.gallery import image
+from primary.gallery.image import Cover
 
 ALBUM_ID = "0a9d3b5e-52cf-4f0e-8a3c-1f5b8f3f7d20"
 
@@ -99,14 +100,6 @@ class Place(msgspec.Struct):
     position: int
     caption: str | None
     added_at: str
-
-
-class Cover(msgspec.Struct):
-    """What an album shows of itself: the image that was chosen, or its first."""
-
-    image_id: str
-    image_url: str
-    alt_text: str | None
 
 
 class Album(msgspec.Struct):

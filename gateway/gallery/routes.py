@@ -13,17 +13,13 @@ from primary.gallery.errors import GalleryError
 
 def gallery_router(parts: Parts) -> Router:
     """Give all routes of the gallery, to be mounted below /api."""
+    images = [reads, writes, bulk_writes, activity_writes]
+    albums = [album_reads, album_writes, place_writes]
     return Router(
         "/",
         route_handlers=[
-            *reads.routes(parts),
-            *album_reads.routes(parts),
-            *writes.routes(parts),
-            *bulk_writes.routes(parts),
-            *activity_writes.routes(parts),
-            *album_writes.routes(parts),
-            *place_writes.routes(parts),
+            Router("/", route_handlers=[route for one in images for route in one.routes(parts)], tags=["images"]),
+            Router("/", route_handlers=[route for one in albums for route in one.routes(parts)], tags=["albums"]),
         ],
         exception_handlers={GalleryError: refuse, InvalidValue: refuse},
-        tags=["images"],
     )
