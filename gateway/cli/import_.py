@@ -191,7 +191,7 @@ def _conclude(tally: Tally, user: str, path: str) -> int:
         raise Failure(f"{path}: none of its {tally.read:,} records can be imported.", exit_code=USAGE)
     click.echo(_told(tally, user))
     if tally.saved:
-        click.echo("A user's first read shows all of them. POST /api/sync brings them to one who has read before.")
+        click.echo("The next read of this user shows them.")
     if tally.refused:
         click.echo("Correct what was left out and import it again: what is there already is passed over.")
     return FAILED if tally.refused else 0

@@ -28,11 +28,15 @@ def verify_command(users: tuple[str, ...]) -> None:
 async def _verify(settings: Settings, users: tuple[str, ...]) -> int:
     from primary.gallery.tables import catalog
     from primary.postgres_feed import PostgresFeed
+    from replica.location import DataDirectory
     from replica.verify import verify
 
     async with primary_of(settings) as primary:
         feed = PostgresFeed(primary, catalog)
         total = await verify(settings.data_dir, feed, catalog, users or None, _tell)
+    for user in users:
+        if not DataDirectory(settings.data_dir).of(user).database.exists():
+            click.echo(f"{user}: has no replica here, so there is nothing to compare.", err=True)
     behind = f"; {total.behind:,} changed since and were left out" if total.behind else ""
     if total.clean:
         click.echo(f"replicas: {total.users:,}, rows: {total.compared:,}; all are as in the primary{behind}.")

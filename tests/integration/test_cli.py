@@ -316,3 +316,5 @@ def test_verify_is_clean_after_a_rebuild_and_tells_a_row_that_differs(
     assert tidepool("verify", "--user", "alice").exit_code == 0
     assert tidepool("rebuild", "bob").exit_code == 0
     assert tidepool("verify").exit_code == 0
+    told = tidepool("verify", "--user", "alcie")
+    assert (told.exit_code, "alcie: has no replica here" in told.output) == (0, True)
