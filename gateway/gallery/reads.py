@@ -89,10 +89,12 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         responses={200: documents.FOUND, 404: _NOT_FOUND},
         summary="Give one image",
     )
-    async def get_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:
+    async def get_image(request: StrictRequest) -> Answer:
         """Give an image, what its owner thinks of it, and its history; with `include` also its events, its albums."""
-        include = include_asked(request.scope["query_string"])
-        image = id_text_asked("image_id", image_id)
+        scope = request.scope
+        include = include_asked(scope["query_string"])
+        # Not a parameter of the handler: to hand one over takes Litestar 1.5 µs, of 48 that all of this takes.
+        image = id_text_asked("image_id", scope["path_params"]["image_id"])
         return await _of_image(request, partial(detail.detail, image_id=image, include=include))
 
     async def _of_image(request: StrictRequest, read: Callable[[sqlite3.Connection], bytes | None]) -> Answer:
