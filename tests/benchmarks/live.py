@@ -24,6 +24,7 @@ from tests.support.raw import RawConnection, connected, read_told
 
 TITLE = "Live: from a commit to those who listen"
 
+REST_S = 0.5  # after many rows, until the disk has what they left to it
 GAP_S = 0.03  # between two writes, as in the other server's runs
 WATCHERS = 20
 FOLLOWED = 1_000
@@ -132,6 +133,7 @@ async def _until_told(
             lags += [lag.after_ack for lag in await _lags(1, insert, [stream])]
             await connection.execute("DELETE FROM image WHERE user_id = %s", (user,))
             await _received(stream)
+            await asyncio.sleep(REST_S)
     return lags
 
 
