@@ -1,4 +1,4 @@
-"""The texts say what is true: every setting with its default, every command, every module; all that is linked is there.
+"""The texts say what is true: every setting with its default, every command, module and benchmark; links lead somewhere.
 
 That every route is listed is proved in tests/integration/test_openapi.py, where the routes are known.
 """
@@ -50,3 +50,13 @@ def test_all_that_is_linked_is_there() -> None:
             assert ((ROOT / name).parent / link).exists(), f"{name}: {link}"
         for path in re.findall(r"`((?:tests|primary|replica|gateway)/[\w/.]+)`", text):
             assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_every_benchmark_has_its_line_in_both_tables() -> None:
+    costs = ARCHITECTURE.partition("## What it costs")[2].partition("## ")[0]
+    explained = (ROOT / "tests/benchmarks/README.md").read_text()
+    modules = {
+        one.stem.replace("_", "-") for one in (ROOT / "tests/benchmarks").glob("*.py") if "\nTITLE" in one.read_text()
+    }
+    for text in (costs, explained):
+        assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == modules
