@@ -1,4 +1,4 @@
-"""The texts say what is true: every setting with its default, every command, module and benchmark; links lead somewhere.
+"""The texts say what is true: every setting with its default, every command, module and benchmark, and what is linked.
 
 That every route is listed is proved in tests/integration/test_openapi.py, where the routes are known.
 """
