@@ -8,6 +8,7 @@ The writes of one user go one after another: each takes the user's turn first, a
 Capture would put them in a row anyway, at the first row that changes (the user's head is locked until the commit).
 To wait before anything is read means that what a write has read stays so, and that two writes that touch the same
 rows in another order never wait for each other. Who writes by SQL takes no turn, and is kept apart by row locks.
+Of one process only a few of a user's writes wait in Postgres, the others before they take a connection.
 """
 
 from __future__ import annotations
@@ -65,6 +66,6 @@ async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
     Raises as `Primary.transaction` does; `PrimaryBusy` where the turn did not come in time. Nothing was written then.
     """
     wait_ms = round(primary.answer_timeout_s * _TURN_SHARE * 1000)
-    async with primary.transaction() as connection:
+    async with primary.place(user), primary.transaction() as connection:
         await connection.execute(_BEGIN, {"wait_ms": str(wait_ms), "actor": user, "user": user})
         yield Write(primary, connection, user)
