@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import aiosqlite
@@ -35,16 +36,29 @@ class Writer(aiosqlite.Connection):
         writer = cls(connect, iter_chunk_size=64)
         await writer
         try:
-            await writer.run(lambda connection: [connection.execute(f"PRAGMA {pragma}") for pragma in pragmas])
+            await writer.run(lambda connection: _set(connection, pragmas))
         except BaseException:
             await writer.close()
             raise
         return writer
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` on the connection, in its thread. Cancelling the caller does not stop it."""
-        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        """Run ``work`` on the connection, in its thread.
+
+        Cancelling the caller breaks off the statement that is under way, as an error of ``work``; what is run next
+        waits until that is over.
+        """
+        try:
+            result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        except asyncio.CancelledError:
+            self._conn.interrupt()
+            raise
         return result
+
+
+def _set(connection: sqlite3.Connection, pragmas: Iterable[str]) -> None:
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").fetchall()  # one left unread would keep an interruption in force
 
 
 def widen(connection: sqlite3.Connection) -> None:
