@@ -31,6 +31,7 @@ from primary.migrate import migrate
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from primary.postgres_tail import PostgresTail
+from replica.ending import cut_off
 from replica.faults import from_environment
 from replica.follower import Follower
 from replica.results import FollowLimits, StoreLimits
@@ -40,7 +41,6 @@ GRACE_S = 2  # for requests under way when the server is told to stop; Postgres 
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
 UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
-_PROBE_STOP_S = 0.25  # for a probe that is under way when the server stops
 
 Ready = Callable[[str, int], Awaitable[None] | None]
 """Called with the host and the real port when the first request can be answered."""
@@ -220,9 +220,7 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        while not task.done():  # psycopg asks a dead link to end the query, until it is interrupted once more
-            task.cancel()
-            await asyncio.wait([task], timeout=_PROBE_STOP_S)
+        await cut_off([task])
 
 
 def _uvicorn(app: Any) -> uvicorn.Config:

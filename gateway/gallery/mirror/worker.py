@@ -28,10 +28,9 @@ from primary.errors import PrimaryBusy, PrimaryError
 from primary.gallery import outbox
 from primary.gallery.outbox import Taken
 from primary.postgres import Primary
+from replica.ending import cut_off
 
 _log = structlog.get_logger("tidepool.mirror")
-
-_CANCEL_S = 0.25  # how long Postgres may take to end what it was asked to end; over a link that is alive, milliseconds
 
 _SEALED_ELSEWHERE = "the key was sealed with another secret than this server has: save the settings again"
 
@@ -74,7 +73,7 @@ class Mirror:
         """Give what is under way a moment to end; the rest is cut off, and delivered again when its lease is over."""
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=self._limits.stop_grace_s)
-            await _cut_off(late)
+            await cut_off(late)
         await self._look.close()
 
     async def _take(self) -> bool:
@@ -168,14 +167,6 @@ class Mirror:
         self._in_trouble = True
 
 
-async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: a statement over a dead link only breaks off when it is told twice."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_S)
-
-
 def call_of(taken: Taken) -> Call:
     """Give the call that a row asks for next."""
     if taken.kind == "rating":
@@ -193,6 +184,6 @@ async def mirroring(primary: Primary, settings: Settings, limits: MirrorLimits |
     try:
         yield
     finally:
-        await _cut_off({task})
+        await cut_off({task})
         await mirror.stop()
         await client.close()
