@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 
-from gateway.gallery.mirror.backoff import wait_s
 from gateway.gallery.mirror.client import UpstreamClient
 from gateway.gallery.mirror.graphql import Call, MirrorFailure, RowRefused, ServerFailed, o_call, rating_call
 from gateway.gallery.mirror.limits import MirrorLimits
@@ -28,6 +26,7 @@ from primary.errors import PrimaryBusy, PrimaryError
 from primary.gallery import outbox
 from primary.gallery.outbox import Taken
 from primary.postgres import Primary
+from replica.backoff import wait_s
 from replica.ending import cut_off
 
 _log = structlog.get_logger("tidepool.mirror")
@@ -116,7 +115,7 @@ class Mirror:
         of_server = isinstance(failure, ServerFailed)
         failures = (taken.server_attempts if of_server else taken.attempts) + 1
         parked = failures >= (limits.settled_tries_max if failure.settled else limits.tries_max)
-        wait = wait_s(failures, first_s=limits.backoff_first_s, most_s=limits.backoff_max_s, random=random.random)
+        wait = wait_s(failures, first_s=limits.backoff_first_s, max_s=limits.backoff_max_s)
         if parked:
             _log.warning("mirror_parked", user=taken.user, failures=failures, reason=str(failure))
 
