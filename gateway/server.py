@@ -274,8 +274,10 @@ class _Server(uvicorn.Server):
         self._shut = True
         self._streams.close()  # they would not end by themselves
         await super().shutdown(sockets)
-        if left := [task for task in self.server_state.tasks if not task.done()]:
-            await asyncio.wait(left, timeout=GRACE_S / 2)  # they were cancelled; what they use is closed next
+        # They were cancelled; what they use is closed next.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S / 2):
+                await cut_off(self.server_state.tasks)
 
 
 @contextmanager

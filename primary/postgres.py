@@ -54,6 +54,7 @@ WRITES_OF_USER_MAX = 2
 
 _MOVED = "tidepool.moved"  # where a connection keeps the cursors that its transaction was asked for
 _FAILED_FAST_S = 0.25  # how long to wait for a connection while Postgres is known to be away
+_CLOSE_S = 0.25  # for a connection that the pool is making when it is closed: over a dead link that never ends
 _RECONNECT_S = 1  # the pool's own attempts end soon, for each request makes a new one: no long pause outlives an outage
 _UNAVAILABLE = (
     "08",
@@ -131,7 +132,7 @@ class Primary:
         await self._engine.dispose()
         for line in self._lines:
             await line.close()
-        await self._pool.close()
+        await self._pool.close(_CLOSE_S)
 
     def line(self) -> Line:
         """Give a connection of the caller's own, made at its first use and closed with the primary."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-AGAIN_S = 0.25
+AGAIN_S = 0.1
 """After which a task is told once more: over links that live, and with little to put in order, it took milliseconds."""
 
 
