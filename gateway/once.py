@@ -57,11 +57,15 @@ class Writes:
         self._primary = primary
         self._kept_s = kept_s
 
-    async def answer(self, request: StrictRequest, work: Work) -> Answer:
+    async def answer(self, request: StrictRequest, work: Work, *, conditional: bool = False) -> Answer:
         """Do the work in one transaction and answer with its ``version``, or as the same request was answered before.
 
-        Raises what the work raises, and a `Problem`: 422 for a key that is none, or is another request's.
+        Raises what the work raises, and a `Problem`: 422 for a key that is none, or is another request's, and for an
+        If-Match unless the route is ``conditional`` and looks at it.
         """
+        if not conditional and any(name == b"if-match" for name, _ in request.scope["headers"]):
+            # Who sends it expects that nothing is done to what has changed meanwhile.
+            raise invalid_request([FieldError("If-Match", "is not looked at by this route")])
 
         async def told(write: Write) -> Given:
             done = await work(write)

@@ -22,7 +22,14 @@ from gateway.auth.middleware import CrossSiteRequest
 from gateway.auth.tokens import KeysUnavailable, Unauthenticated
 from gateway.observe.request_ids import request_id_of
 from gateway.validation import FieldError, errors_of
-from primary.errors import EpochMismatch, InvalidCursor, InvalidValue, MigrationsPending, PrimaryUnavailable
+from primary.errors import (
+    EpochMismatch,
+    InvalidCursor,
+    InvalidValue,
+    MigrationsPending,
+    PrimaryBusy,
+    PrimaryUnavailable,
+)
 from replica.errors import ReadTimeout, ReplicaUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -141,6 +148,13 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         503,
         "keys_unavailable",
         "tokens cannot be checked right now: their signing keys cannot be fetched",
+        headers=_UNAVAILABLE,
+    ),
+    PrimaryBusy: lambda _: Problem(
+        503,
+        "primary_unavailable",
+        "the primary database is busy, and nothing was written",
+        hint="Try again shortly: something else had what this request needs.",
         headers=_UNAVAILABLE,
     ),
     PrimaryUnavailable: lambda _: Problem(

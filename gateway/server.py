@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import inspect
 import os
@@ -41,6 +42,7 @@ GRACE_S = 2  # for requests under way when the server is told to stop; Postgres 
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
 UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
+_M_TRIM_THRESHOLD = -1  # malloc.h
 
 Ready = Callable[[str, int], Awaitable[None] | None]
 """Called with the host and the real port when the first request can be answered."""
@@ -97,8 +99,19 @@ def run(settings: Settings, *, ready: Ready | None = None) -> int:
         freeze_startup()
         return ready(host, port) if ready is not None else None
 
+    return_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings, ready=settled))
+
+
+def return_memory() -> None:
+    """Have the C library give memory back as soon as 128 KiB of it are free. For a process of its own, as it starts.
+
+    Left to itself it learns from large allocations to keep megabytes, and what a sync needed for a moment stays: of 100
+    users who listen, each of whom had a change, that was 302 KiB each against 246. (glibc alone knows this.)
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, 128 << 10)
 
 
 def freeze_startup() -> None:

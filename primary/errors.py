@@ -2,7 +2,8 @@
 
 PrimaryError
 ├── PrimaryUnavailable      Postgres cannot be reached; trying again can help
-│   └── PrimaryBusy         it can, but gave this up: a deadlock, a time limit, no room
+│   └── PrimaryBusy         it can, but gave this up: a time limit, no room
+│       └── InTheWay        another transaction has what this one needs: a lock, a deadlock
 ├── MigrationsPending       the database is not the one that this program declares
 ├── UnsupportedDeclaration  a table cannot be synced as it is declared
 ├── InvalidCursor           a text is not a cursor
@@ -36,6 +37,10 @@ class PrimaryBusy(PrimaryUnavailable):
     """The primary database gave this up; nothing was written."""
 
     hint = "Try again: it may have been in another's way, or over a limit of the database."
+
+
+class InTheWay(PrimaryBusy):
+    """Another transaction has what this one needs; nothing was written."""
 
 
 class MigrationsPending(PrimaryError):

@@ -9,15 +9,16 @@ was refused is not stored: it had no effect, and may be asked again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from primary.capture import SCHEMA
-from primary.errors import PrimaryError
+from primary.errors import InTheWay, PrimaryError
 from primary.postgres import Primary
-from primary.write import Write, writing
+from primary.write import TURN_SHARE, Write, writing
 
 SWEEP_MAX_ROWS = 1_000
 """Of one statement, so that sweeping holds nobody up."""
@@ -74,8 +75,21 @@ async def once(
 ) -> Given:
     """Do the work of a write in one transaction, or give the answer of an earlier request under the same key.
 
-    Answers are kept for ``kept_s``. Raises `KeyReused`, what the work raises, and as `writing` does.
+    Where another transaction is in the way, the work is done again from the beginning, as long as there is time for
+    it. Answers are kept for ``kept_s``. Raises `KeyReused`, what the work raises, and as `writing` does.
     """
+    last_begin = time.monotonic() + primary.answer_timeout_s * TURN_SHARE
+    while True:
+        try:
+            return await _attempt(primary, user, asked, work, kept_s)
+        except InTheWay:
+            if time.monotonic() >= last_begin:
+                raise
+
+
+async def _attempt(
+    primary: Primary, user: str, asked: Asked | None, work: Callable[[Write], Awaitable[Given]], kept_s: float
+) -> Given:
     async with writing(primary, user) as write:
         if asked is None:
             return await work(write)

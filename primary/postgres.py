@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
-from primary.errors import InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.errors import InTheWay, InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
 from primary.line import Connection, Line
 from primary.patience import patience
 
@@ -61,7 +61,8 @@ _UNAVAILABLE = (
     "57P",
     "53300",
 )  # connection exceptions, shutting down or starting up, too many connections
-_BUSY = ("40", "53", "55P03", "57014")  # deadlock or conflict, no room, a lock's or a statement's time limit
+_IN_THE_WAY = ("40", "55P03")  # deadlock or conflict, a lock's time limit
+_BUSY = ("53", "57014")  # no room, a statement's time limit
 _STANDBY = "55000"  # what asking for the write position raises during recovery
 _PROMOTE = "Point TIDEPOOL_DATABASE_URL to the primary, or wait until this one is promoted."
 _NO_TABLE = ("42P01", "3F000")  # no such table, no such schema
@@ -295,6 +296,8 @@ def translate(error: BaseException | None) -> PrimaryError | None:
             state = error.sqlstate or ""
             if state.startswith(_UNAVAILABLE) or (isinstance(error, psycopg.OperationalError) and not state):
                 return PrimaryUnavailable()
+            if state.startswith(_IN_THE_WAY):
+                return InTheWay(error.diag.message_primary or "")
             if state.startswith(_BUSY):
                 return PrimaryBusy(error.diag.message_primary or "")
             if state == _STANDBY:

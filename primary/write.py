@@ -7,7 +7,8 @@
 The writes of one user go one after another: each takes the user's turn first, and has it until its transaction ends.
 Capture would put them in a row anyway, at the first row that changes (the user's head is locked until the commit).
 To wait before anything is read means that what a write has read stays so, and that two writes that touch the same
-rows in another order never wait for each other. Who writes by SQL takes no turn, and is kept apart by row locks.
+rows in another order never wait for each other. Who writes by SQL takes no turn, and is kept apart by row locks. These
+can be wanted in a circle, so a write gives way soon where one is taken (`InTheWay`), and `once` begins it again.
 Of one process only a few of a user's writes wait in Postgres, the others before they take a connection.
 """
 
@@ -27,12 +28,14 @@ from primary.postgres import Primary
 ACTOR = "tidepool.actor"
 """Names who writes, for triggers that tell: `current_setting('tidepool.actor', true)`, empty where nobody said."""
 
-_TURN_SHARE = 0.6  # of the time that a transaction has, so that who waited in vain is told so, and to try again
+TURN_SHARE = 0.6  # of the time that a transaction has, so that who waited in vain is told so, and to try again
+_GIVE_WAY_MS = 700  # less than it takes Postgres to look for a deadlock (1 s): it would end the other as well as us
 
-# All three end with the transaction, so a transaction pooler may stand between.
+# All of it ends with the transaction, so a transaction pooler may stand between. In this order: the turn is waited for.
 _BEGIN = sa.text(
     f"SELECT set_config('lock_timeout', :wait_ms, true), set_config('{ACTOR}', :actor, true), "
-    "pg_advisory_xact_lock(hashtextextended('tidepool write ' || :user, 0))"
+    "pg_advisory_xact_lock(hashtextextended('tidepool write ' || :user, 0)), "
+    f"set_config('lock_timeout', '{_GIVE_WAY_MS}', true)"
 )
 
 
@@ -63,9 +66,10 @@ class Write:
 async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
     """Begin a write of ``user``, who is its actor, and wait for the user's turn.
 
-    Raises as `Primary.transaction` does; `PrimaryBusy` where the turn did not come in time. Nothing was written then.
+    Raises as `Primary.transaction` does; `InTheWay` where the turn did not come in time, or a row was not let go soon.
+    Nothing was written then.
     """
-    wait_ms = round(primary.answer_timeout_s * _TURN_SHARE * 1000)
+    wait_ms = round(primary.answer_timeout_s * TURN_SHARE * 1000)
     async with primary.place(user), primary.transaction() as connection:
         await connection.execute(_BEGIN, {"wait_ms": str(wait_ms), "actor": user, "user": user})
         yield Write(primary, connection, user)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain, islice
+from operator import itemgetter
 
 from primary.declaration import SyncedTable
 from primary.feed import Row
@@ -29,10 +30,9 @@ def fill(connection: sqlite3.Connection, table: str, columns: Sequence[str], row
     """Insert rows into ``table`` (SQL), their values in the order of ``columns`` (names). Columns default to NULL."""
     if not rows:
         return
-    values = list(zip(*rows, strict=True))  # by column
-    used = [place for place, each in enumerate(values) if each.count(None) < len(rows)] or [0]
+    used = [place for place, _ in enumerate(columns) if any(row[place] is not None for row in rows)] or [0]
     if len(used) < len(columns):
-        rows = list(zip(*(values[place] for place in used), strict=True))
+        rows = [(row[used[0]],) for row in rows] if len(used) == 1 else [*map(itemgetter(*used), rows)]
     names = ", ".join(quoted(columns[place]) for place in used)
     marks = f"({', '.join('?' * len(used))})"
     insert = f"INSERT INTO {table} ({names}) VALUES "

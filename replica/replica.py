@@ -17,11 +17,14 @@ from replica.lanes import Lane, NotAtOnce, Source
 from replica.location import Location
 from replica.schema import Schema
 from replica.state import State
-from replica.writer import WRITE_PRAGMAS, Writer
+from replica.writer import SMALL_START, WRITE_PRAGMAS, Writer, set_up
 
 T = TypeVar("T")
 
-_READ_PRAGMAS = ("query_only=ON", "cache_size=-1024", "temp_store=MEMORY")
+_READ_PRAGMAS = (*SMALL_START, "query_only=ON", "cache_size=-1024", "temp_store=MEMORY")
+_LONG_LOG_BYTES = (
+    4 << 20
+)  # of a write-ahead log that is to be taken into the file: a thousand small changes, or a large
 _BUSY_S = 0.25  # nobody locks readers out of a file for longer than it takes to open or close it; the loop may wait
 
 
@@ -104,6 +107,20 @@ class Replica(Source):
         self._passing("finish.done")
 
     @property
+    def log_is_long(self) -> bool:
+        """Whether the write-ahead log is to be taken into the file (`checkpoint`)."""
+        log = self._seen[1]
+        return len(log) > 1 and log[1] > _LONG_LOG_BYTES
+
+    async def checkpoint(self) -> None:
+        """Take the write-ahead log into the file. The disk is waited for, twice; readers go on."""
+        writer = await self._begin_writing()
+        try:
+            await writer.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+        finally:
+            await self._end_writing()
+
+    @property
     def writes(self) -> bool:
         """Whether there is a connection that writes."""
         return self._writer is not None
@@ -144,8 +161,7 @@ class Replica(Source):
             self.location.uri("ro"), uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
         )
         try:
-            for pragma in _READ_PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
+            set_up(connection, _READ_PRAGMAS)
         except BaseException:
             connection.close()
             raise

@@ -7,9 +7,9 @@ by one statement of each kind. Those run without the interpreter: the next batch
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
+from json.encoder import encode_basestring
 
 from primary.declaration import SyncedTable
 from primary.feed import Change, Key
@@ -18,8 +18,10 @@ from replica.rendering import quoted
 
 _MARK = (".key", ".version", ".deleted")  # names with a dot are ours alone: no column's name can have one
 
-key_text = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each key
-"""Write a key as `_change` has it."""
+
+def key_text(key: Key) -> str:
+    """Write a key as `_change` has it, as a JSON array of texts: json.dumps would take four times as long."""
+    return f"[{', '.join(map(encode_basestring, key))}]"
 
 
 def apply_staged(connection: sqlite3.Connection, table: SyncedTable, changes: Sequence[Change]) -> None:

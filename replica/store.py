@@ -345,6 +345,17 @@ class Store:
             self._writers.move_to_end(slot.user)
             if len(self._writers) > self._limits.writers_open_max:
                 self._start(self._keep_writers())
+            if slot.replica.log_is_long:
+                self._start(self._checkpoint(slot, slot.replica))
+
+    async def _checkpoint(self, slot: _Slot, replica: Replica) -> None:
+        async with slot.lock:
+            if slot.replica is not replica or not replica.log_is_long:
+                return
+            try:
+                await replica.checkpoint()
+            except (Doubt, sqlite3.Error, OSError) as error:  # the log grows on; the next sync tries again
+                _log.warning("replica_checkpoint_failed", error=str(error))
 
     async def _keep_writers(self) -> None:
         """Close the least used of the connections that write which are too many, but for those that are in use."""
@@ -357,11 +368,7 @@ class Store:
                     if slot.replica is not None:
                         try:
                             await slot.replica.rest()
-                        except (
-                            Doubt,
-                            sqlite3.Error,
-                            OSError,
-                        ) as error:  # the next read or write tells what it is worth
+                        except (Doubt, sqlite3.Error, OSError) as error:  # the next read or write tells its worth
                             _log.warning("replica_close_failed", error=str(error))
 
     async def _close(self, slot: _Slot) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import aiosqlite
@@ -14,11 +14,19 @@ T = TypeVar("T")
 _CACHE = "cache_size=-2048"  # 2 MiB for each open replica
 _LARGE_CACHE = "cache_size=-32768"  # 32 MiB while much is written: a page that changes often is written out once
 
+SMALL_START = ("cache_size=2", "shrink_memory", "schema_version")
+"""Pragmas that come before what a cache may take.
+
+At its first page SQLite takes memory for 20 at once, if the cache may have so many: 160 KiB for each connection, for a
+user who listens and never reads as well. (The first pragma already reads one, so what that took is given back.)
+"""
+
 WRITE_PRAGMAS = (
+    *SMALL_START,
     "synchronous=NORMAL",
     _CACHE,
-    "journal_size_limit=4194304",  # 4 MiB: a log that one big transaction made long does not stay long
-    "wal_autocheckpoint=512",  # pages: 4 MiB
+    "journal_size_limit=2097152",  # 2 MiB: a log that one big transaction made long does not stay long
+    "wal_autocheckpoint=0",  # never within a commit, for which who listens waits: see `Replica.checkpoint`
     "temp_store=MEMORY",
 )
 
@@ -36,7 +44,7 @@ class Writer(aiosqlite.Connection):
         writer = cls(connect, iter_chunk_size=64)
         await writer
         try:
-            await writer.run(lambda connection: _set(connection, pragmas))
+            await writer.run(lambda connection: set_up(connection, pragmas))
         except BaseException:
             await writer.close()
             raise
@@ -56,9 +64,10 @@ class Writer(aiosqlite.Connection):
         return result
 
 
-def _set(connection: sqlite3.Connection, pragmas: Iterable[str]) -> None:
+def set_up(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
+    """Run pragmas, each to its end: one that gives a row would keep its transaction open until it was forgotten."""
     for pragma in pragmas:
-        connection.execute(f"PRAGMA {pragma}").fetchall()  # one left unread would keep an interruption in force
+        connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def widen(connection: sqlite3.Connection) -> None:

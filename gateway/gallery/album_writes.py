@@ -67,7 +67,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         async def edit(write: Write) -> Done:
             return Done(_members(await albums.patch(write, edited, changes, row_version=row_version)))
 
-        return await writes.answer(request, edit)
+        return await writes.answer(request, edit, conditional=True)
 
     @delete(
         "/albums/{album_id:str}",
@@ -86,7 +86,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             await albums.delete(write, gone, row_version=row_version)
             return Done(b'"id":"%b"' % str(gone).encode())
 
-        return await writes.answer(request, remove)
+        return await writes.answer(request, remove, conditional=True)
 
     return [make_album, edit_album, delete_album]
 

@@ -48,10 +48,15 @@ def entries_asked(query: bytes, of: str, *, limit_default: int, limit_max: int) 
     return limit, after
 
 
+_INCLUDED = ("history",)
+
+
 def include_asked(query: bytes) -> tuple[str, ...]:
     """Read the query string of one image: what else is to be told of it; its history, where nothing is said."""
+    if not query:
+        return _INCLUDED
     values, errors = _values(query)
-    text = values.pop("include", "history")
+    text = values.pop("include", ",".join(_INCLUDED))
     parts = tuple(dict.fromkeys(text.split(","))) if text else ()
     if not all(part in PARTS for part in parts):
         errors.append(FieldError("include", f"must be some of {', '.join(PARTS)}, with commas between"))
@@ -104,18 +109,19 @@ def _done(values: dict[str, str], errors: list[FieldError]) -> None:
 
 def image_id_asked(text: str) -> UUID:
     """Read the id of an image in a path. Raises a `Problem`."""
-    return _id_asked("image_id", text)
+    return UUID(id_text_asked("image_id", text))
 
 
 def album_id_asked(text: str) -> UUID:
     """Read the id of an album in a path. Raises a `Problem`."""
-    return _id_asked("album_id", text)
+    return UUID(id_text_asked("album_id", text))
 
 
-def _id_asked(name: str, text: str) -> UUID:
+def id_text_asked(name: str, text: str) -> str:
+    """Read an id in a path as replicas have it. Raises a `Problem`."""
     if not UUID_TEXT.fullmatch(text):
         raise invalid_request([FieldError(name, "must be a UUID")])
-    return UUID(text)
+    return text.lower()
 
 
 def row_version_asked(if_match: str | None) -> int | None:

@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.gallery import browse_documents as documents
-from gateway.gallery.asked import entries_asked, filters_asked, image_id_asked, include_asked, page_asked
+from gateway.gallery.asked import entries_asked, filters_asked, id_text_asked, include_asked, page_asked
 from gateway.gallery.browse_operations import DetailRead, FacetsRead, ListRead, PagedRead
 from gateway.gallery.documents import PAGE
 from gateway.gallery.problems import not_found
@@ -89,10 +89,13 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         responses={200: documents.FOUND, 404: _NOT_FOUND},
         summary="Give one image",
     )
-    async def get_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:
+    async def get_image(request: StrictRequest) -> Answer:
         """Give an image, what its owner thinks of it, and its history; with `include` also its events, its albums."""
-        include = include_asked(request.scope["query_string"])
-        return await _of_image(request, partial(detail.detail, image_id=str(image_id_asked(image_id)), include=include))
+        scope = request.scope
+        include = include_asked(scope["query_string"])
+        # Not a parameter of the handler: to hand one over takes Litestar 1.5 µs, of 48 that all of this takes.
+        image = id_text_asked("image_id", scope["path_params"]["image_id"])
+        return await _of_image(request, partial(detail.detail, image_id=image, include=include))
 
     async def _of_image(request: StrictRequest, read: Callable[[sqlite3.Connection], bytes | None]) -> Answer:
         user = request.user.user
@@ -108,7 +111,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         limit, after = entries_asked(
             request.scope["query_string"], of, limit_default=settings.page_default, limit_max=settings.page_max
         )
-        return partial(detail.page, of=of, image_id=str(image_id_asked(image_id)), limit=limit, after=after)
+        return partial(detail.page, of=of, image_id=id_text_asked("image_id", image_id), limit=limit, after=after)
 
     @get(
         "/images/{image_id:str}/history",

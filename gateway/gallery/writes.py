@@ -81,7 +81,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         async def edit(write: Write) -> Done:
             return Done(_members(await images.patch(write, edited, changes, row_version=row_version)))
 
-        return await writes.answer(request, edit)
+        return await writes.answer(request, edit, conditional=True)
 
     @delete(
         "/images/{image_id:str}",
@@ -103,7 +103,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             await images.delete(write, gone, row_version=row_version)
             return Done(b'"id":"%b"' % str(gone).encode())
 
-        return await writes.answer(request, remove)
+        return await writes.answer(request, remove, conditional=True)
 
     return [save_image, save_images, edit_image, delete_image]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -25,30 +27,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "tidepool_http_requests",
-            "Requests answered.",
-            ["route", "method", "status"],
-            registry=self.registry,
-        )
-        self._request_s = Histogram(
-            "tidepool_http_request_duration_seconds",
-            "Time from a request's arrival to its last byte.",
-            ["route", "method"],
-            buckets=_REQUEST_S,
-            registry=self.registry,
-        )
-        self._seen: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
-
-    def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request that was answered. Every request passes here, so labels are looked up only once."""
-        key = (route, method, status)
-        seen = self._seen.get(key)
-        if seen is None:
-            counter = self._requests.labels(route, method, str(status))
-            seen = self._seen[key] = (counter.inc, self._request_s.labels(route, method).observe)
-        seen[0]()
-        seen[1](seconds)
+        self._requests = _Requests()
+        self.registry.register(self._requests)
+        self.request = self._requests.count
 
     def watch(self, store: Store, primary: Primary, follower: Follower) -> None:
         """Show what the store has done and holds, who is followed, and whether the primary is there."""
@@ -57,6 +38,52 @@ class Metrics:
     def text(self) -> bytes:
         """Write all of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Timing:
+    """The times of one kind of request: how many fell into each bucket, and their sum."""
+
+    __slots__ = ("buckets", "sum_s")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_REQUEST_S) + 1)
+        self.sum_s = 0.0
+
+
+class _Requests(Collector):
+    """Counts requests. All of them pass here, from one thread, so the library's own counters and locks are not used."""
+
+    def __init__(self) -> None:
+        self._answered: dict[tuple[str, str, int], int] = {}
+        self._timings: dict[tuple[str, str], _Timing] = {}
+
+    def count(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        answered = (route, method, status)
+        self._answered[answered] = self._answered.get(answered, 0) + 1
+        timing = self._timings.get((route, method))
+        if timing is None:
+            timing = self._timings[route, method] = _Timing()
+        timing.buckets[bisect_left(_REQUEST_S, seconds)] += 1
+        timing.sum_s += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "tidepool_http_requests", "Requests answered.", labels=["route", "method", "status"]
+        )
+        for (route, method, status), number in self._answered.items():
+            requests.add_metric([route, method, str(status)], number)
+        yield requests
+        durations = HistogramMetricFamily(
+            "tidepool_http_request_duration_seconds",
+            "Time from a request's arrival to its last byte.",
+            labels=["route", "method"],
+        )
+        bounds = [*(str(float(bound)) for bound in _REQUEST_S), "+Inf"]
+        for labels, timing in self._timings.items():
+            buckets = [*zip(bounds, map(float, accumulate(timing.buckets)), strict=True)]
+            durations.add_metric([*labels], buckets, timing.sum_s)
+        yield durations
 
 
 class _State(Collector):

@@ -85,7 +85,7 @@ async def count(write: Write, image_id: UUID, kind: Kind, happened: Happened) ->
 
 
 async def take_o_back(write: Write, image_id: UUID) -> Activity:
-    """Forget the newest o of an image, if there is one. Raises `NotFound`."""
+    """Forget the newest o of an image, if there is one, and its client_event_id with it. Raises `NotFound`."""
     await current(write, image_id)
     await write.execute(_TAKE_BACK, {"user": write.user, "image": image_id})
     return await current(write, image_id)

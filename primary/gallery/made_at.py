@@ -18,13 +18,19 @@ FUNCTIONS = {
             RAISE EXCEPTION 'created_at of % is when it was made, and does not change', TG_TABLE_NAME
                 USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'created_at';
         END $$""",
-    # Where there is no such image, the foreign key says so. (With its schema: triggers write with no search_path.)
+    # The foreign key looks at the end of the statement, and the image may be there by then: made by a later part of
+    # it, or committed meanwhile. So what is not there now is refused here. (With its schema: triggers write with no
+    # search_path.)
     "take_image_created_at": """
         CREATE OR REPLACE FUNCTION take_image_created_at() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            NEW.image_created_at := coalesce(
-                (SELECT i.created_at FROM public.image AS i WHERE i.user_id = NEW.user_id AND i.id = NEW.image_id),
-                '-infinity');
+            SELECT i.created_at INTO NEW.image_created_at
+            FROM public.image AS i WHERE i.user_id = NEW.user_id AND i.id = NEW.image_id;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'there is no image % yet for this row of %', NEW.image_id, TG_TABLE_NAME
+                    USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, COLUMN = 'image_id',
+                    HINT = 'Write the image first.';
+            END IF;
             RETURN NEW;
         END $$""",
 }

@@ -6,6 +6,7 @@ told is written into the outbox by the transaction that makes the change, whoeve
 - a *rating* is told as it is then; of several that wait for one image only the last counts;
 - a change of ``o_count`` is told as so many increments, or decrements, each by a call of its own. The counter is
   followed, not its events: deleting an image takes its events along and is no decrement;
+- a deleted image takes along what of it still waits, parked or not;
 - an image is known upstream by ``meta.stash_id`` (text or number). Without one, nothing is written down for it.
 
 `upstream` is synced: it is what the user sees. `upstream_key` and `upstream_outbox` stay in the primary. Whoever locks
@@ -33,7 +34,7 @@ class UpstreamTables:
 
 
 def declare_upstream(metadata: sa.MetaData) -> UpstreamTables:
-    """Declare the tables in ``metadata``, which holds `profile` and `image_activity`, and the triggers on those."""
+    """Declare the tables in ``metadata``, and the triggers on its `profile`, `image` and `image_activity`."""
     now = sa.text("now()")
     none = sa.text("0")
     no = sa.text("false")
@@ -160,7 +161,19 @@ BEGIN
   RETURN NULL;
 END $mirror$"""
 
-FUNCTIONS = [*(_record(event) for event in _TRANSITIONS), _STOP]
+_FORGET = """
+CREATE OR REPLACE FUNCTION mirror_forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $mirror$
+BEGIN
+  IF EXISTS (SELECT FROM public.upstream_key) THEN
+    DELETE FROM public.upstream_outbox AS o USING old_rows AS gone
+    WHERE o.user_id = gone.user_id AND o.image_id = gone.id;
+  END IF;
+  RETURN NULL;
+END $mirror$"""
+
+FUNCTIONS = [*(_record(event) for event in _TRANSITIONS), _STOP, _FORGET]
 
 TRIGGERS = [
     *(
@@ -174,4 +187,8 @@ TRIGGERS = [
     """
     CREATE OR REPLACE TRIGGER upstream_gone AFTER DELETE ON profile FOR EACH ROW
     WHEN (OLD.sync_upstream) EXECUTE FUNCTION mirror_stop()""",
+    # No foreign key: its check would let who rates an image wait for who deletes it, and that one for the rating.
+    """
+    CREATE OR REPLACE TRIGGER upstream_forget AFTER DELETE ON image REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION mirror_forget()""",
 ]

@@ -56,10 +56,16 @@ def detail(connection: sqlite3.Connection, image_id: str, include: Sequence[str]
 
     None if there is no such image.
     """
-    image = one(connection, image_id)
-    if image is None:
+    found = one(connection, image_id)
+    if found is None:
         return None
+    image, edited = found
+    if include == ("history",) and not edited:  # as most are, and most are read
+        return image + _NEVER_EDITED
     return b",".join([image, *(b'"%b":%b' % (name.encode(), PARTS[name](connection, image_id)) for name in include)])
+
+
+_NEVER_EDITED = b',"history":{"entries":[],"next_cursor":null}'
 
 
 def _history(connection: sqlite3.Connection, image_id: str) -> bytes:

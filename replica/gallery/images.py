@@ -45,7 +45,8 @@ def _end_sql(condition: str) -> str:
 
 _FIRST_PAGE, _FIRST_END = _page_sql(""), _end_sql("")
 _NEXT_PAGE, _NEXT_END = _page_sql(_AFTER), _end_sql(_AFTER)
-_ONE = f"SELECT CAST({MEMBERS} AS BLOB) FROM {_FROM} WHERE image.id = ?"
+_EDITED = "EXISTS (SELECT 1 FROM image_edit WHERE image_edit.image_id = image.id)"
+_ONE = f"SELECT CAST({MEMBERS} AS BLOB), {_EDITED} FROM {_FROM} WHERE image.id = ?"
 
 
 def newest(connection: sqlite3.Connection, limit: int, after: PageCursor | None = None) -> Page:
@@ -61,7 +62,10 @@ def newest(connection: sqlite3.Connection, limit: int, after: PageCursor | None 
     return Page(images, PageCursor(*last[0]) if len(last) == 2 else None)
 
 
-def one(connection: sqlite3.Connection, image_id: str) -> bytes | None:
-    """Give the members of an image's JSON object, without its braces; None if there is no such image."""
+def one(connection: sqlite3.Connection, image_id: str) -> tuple[bytes, bool] | None:
+    """Give the members of an image's JSON object, without its braces, and whether it was ever edited.
+
+    None if there is no such image.
+    """
     row = connection.execute(_ONE, (image_id,)).fetchone()
-    return row[0] if row is not None else None
+    return (row[0], bool(row[1])) if row is not None else None

@@ -18,6 +18,7 @@ from rich.table import Table
 from tests.benchmarks import (
     browse,
     capture_cost,
+    favourite,
     first_build,
     incremental_sync,
     large_commit,
@@ -38,6 +39,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
         reads,
         reads_while_syncing,
         browse,
+        favourite,
         first_build,
         incremental_sync,
         large_commit,

@@ -99,7 +99,8 @@ async def _measure(bench: Bench, url: str, catalog: Catalog, table: str) -> list
             result = await store.sync(user)
             await store.read(user, lambda replica: replica.execute(f"SELECT count(*) FROM {table}").fetchone())
             ended = time.perf_counter()
-            assert (result.applied, result.rebuilt) == (rows, False)
+            assert result.applied >= rows, "an edit's history comes along"
+            assert not result.rebuilt
             return _Taken(ended - began, marks["apply.rows"] - began, marks["apply.committed"] - marks["apply.rows"])
 
         try:

@@ -209,3 +209,27 @@ async def test_more_readers_than_open_files_are_all_served(
             assert len(counts) == 80
         assert openings <= 3 * len(users)
         assert bay.store.counts().open_replicas <= bound
+
+
+# ------------------------------------------------------------- the write-ahead log
+
+
+async def test_a_log_that_a_large_change_made_long_is_taken_in_after_it_and_does_not_stay_long(bay: Bay) -> None:
+    """Who waits for a sync does not wait for the disk that takes in the log; and reads go on meanwhile."""
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    log = bay.directory.of("ann").wal
+    for _ in range(2):
+        await grow(bay.primary, "ann", 4_000)
+        await bay.store.sync("ann")
+        made = log.stat().st_size
+        assert made > 4 << 20
+        counts = []
+        while tasks := [*bay.store._tasks]:
+            counts.append((await bay.store.read("ann", _images)).value)
+            await asyncio.wait(tasks, timeout=0.001)
+        assert len({*counts}) == 1
+        await change(bay.primary, "ann", rows=1)
+        await bay.store.sync("ann")
+        assert log.stat().st_size <= 2 << 20 < made
+    await bay.assert_same("ann")

@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from replica.location import DataDirectory
-from tests.support.gallery_writes import WRITES
+from tests.support.gallery_writes import CONDITIONAL, WRITES
 from tests.support.http import IMAGE, assert_is_problem, assert_problem, contents, execute, prompts, save
 from tests.support.replicas import files_of
 from tests.support.server import SECRET, RunningServer
@@ -101,7 +101,10 @@ NAMES_A_ROW = {
     "DELETE /api/images/{image_id}": [Route(), Route(headers=(("If-Match", '"1"'),))],
 }
 NAMES_A_ROW |= {
-    route: [Route(write.body), Route(write.body, (("If-Match", '"1"'), ("Idempotency-Key", "k")))]
+    route: [
+        Route(write.body),
+        Route(write.body, (("Idempotency-Key", "k"), *((("If-Match", '"1"'),) if route in CONDITIONAL else ()))),
+    ]
     for route, write in WRITES.items()
     if "{" in route and route not in NAMES_A_ROW
 }

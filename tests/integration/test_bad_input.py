@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from primary.gallery.records import ImagePatch, NewImage
 from tests.conftest import Serving
+from tests.support.gallery_writes import CONDITIONAL, furnish, path_of
 from tests.support.gallery_writes import WRITES as GALLERY_WRITES
-from tests.support.gallery_writes import path_of
 from tests.support.http import IMAGE, JSON, assert_is_problem, assert_problem, contents, save
 from tests.support.server import RunningServer, token
 
@@ -284,6 +284,25 @@ async def test_an_if_match_in_two_lines_is_not_one_of_them(alices: httpx.AsyncCl
             headers = [("If-Match", value) for value in values]
             for method, body in (("PATCH", {"seed": 5}), ("DELETE", None)):
                 answer = await alices.request(method, f"/api/images/{ID}", json=body, headers=headers)
+                assert_problem(answer, 422, "invalid_request", "If-Match")
+
+
+async def test_a_write_that_is_meant_for_another_state_is_412_or_says_that_it_cannot_tell(
+    server: RunningServer, database_url: str
+) -> None:
+    """A client that sends If-Match must never have its edit made over somebody else's because nobody looked."""
+    client = server.client("alice")
+    await furnish(client)
+    described = (await client.get("/schema/openapi.json")).json()["paths"]
+    async with nothing_written(database_url):
+        for route, write in GALLERY_WRITES.items():
+            method, path = path_of(route)
+            answer = await client.request(method, path, json=write.body, headers={"If-Match": '"7"'})
+            operation = described[route.partition(" ")[2]][method.lower()]
+            assert ("If-Match" in {one["name"] for one in operation["parameters"]}) is (route in CONDITIONAL), route
+            if route in CONDITIONAL:
+                assert_problem(answer, 412, "row_version_conflict")
+            else:
                 assert_problem(answer, 422, "invalid_request", "If-Match")
 
 

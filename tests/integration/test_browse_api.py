@@ -182,7 +182,7 @@ async def test_images_are_counted_by_kind_with_the_same_filters(
     assert (await counted("q=🏊"))["total"] == 0
 
 
-async def test_an_image_tells_its_history_events_and_albums_where_they_are_asked_for(
+async def test_an_image_tells_its_history_and_its_events_and_albums_where_they_are_asked_for(
     client: httpx.AsyncClient, gallery: dict[str, str], database_url: str
 ) -> None:
     pool = gallery["pool"]
@@ -197,6 +197,9 @@ async def test_an_image_tells_its_history_events_and_albums_where_they_are_asked
     bare = (await client.get(f"/api/images/{pool}")).json()
     whole = (await client.get(f"/api/images/{pool}?include=history,events,albums")).json()
     assert {name: whole[name] for name in bare} == bare
+    assert "history" in bare
+    never_edited = (await client.get(f"/api/images/{gallery['dune']}")).json()
+    assert never_edited["history"] == {"entries": [], "next_cursor": None}
     history = whole["history"]
     assert [entry["old_value"] for entry in history["entries"]] == list(range(30, 10, -1))
     assert history["entries"][0].items() >= {"field": "alt_text", "new_value": "anemones", "edited_by": "alice"}.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -164,3 +165,32 @@ async def test_what_hangs_on_an_image_knows_when_it_was_made_whatever_its_writer
         assert await run(primary, right) == [(True,)]
         await run(primary, f"UPDATE {table} SET image_id = %s", other)
         assert await run(primary, right) == [(True,)]
+
+
+async def test_what_hangs_on_an_image_is_never_there_without_knowing_when_it_was_made(primary: Primary) -> None:
+    """Whatever order a statement has: a row that missed its image would be in none of the replica's lists."""
+    made = "WITH made AS (INSERT INTO image (user_id, id, prompt, image_url) VALUES ('ada', %s, 'p', 'u') RETURNING *)"
+    after = f"{made} INSERT INTO image_activity (user_id, image_id) SELECT user_id, id FROM made"
+    before = f"{made} INSERT INTO image_activity (user_id, image_id) VALUES ('ada', %s)"
+    await run(primary, after, "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11")
+    two = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c12"
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        await run(primary, before, two, two)
+    right = "SELECT image_created_at = created_at FROM image_activity JOIN image ON id = image_id"
+    assert await run(primary, right) == [(True,)]
+
+
+async def test_an_image_that_is_committed_while_its_activity_is_written_is_not_missed(primary: Primary) -> None:
+    """The reference is checked at the end of a statement; the image may have come since the row was made."""
+    image = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
+    slow = "INSERT INTO image_activity (user_id, image_id) VALUES ('ada', %s) RETURNING pg_advisory_xact_lock_shared(7)"
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with primary.connection() as holding, holding.transaction():
+        await holding.execute("SELECT pg_advisory_xact_lock(7)")
+        writing = asyncio.create_task(run(primary, slow, image))
+        async with asyncio.timeout(5):
+            while not writing.done() and not await run(primary, waits):
+                await asyncio.sleep(0.01)
+        await run(primary, "INSERT INTO image (user_id, id, prompt, image_url) VALUES ('ada', %s, 'p', 'u')", image)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        await writing

@@ -211,6 +211,19 @@ async def test_deleting_an_image_is_no_decrement_but_taking_its_row_away_is(gall
     assert await execute(gallery.url, told) == [("8", "rating", None), ("8", "o", -2)]
 
 
+async def test_a_deleted_image_leaves_nothing_waiting(gallery: Gallery, server: Stash) -> None:
+    gone, kept = await mirrored_image(gallery, server), await gallery.image("ada", "8")
+    for image in (gone, kept):
+        await gallery.rate("ada", image, 9)
+        await gallery.count_o("ada", image)
+    await execute(gallery.url, "UPDATE upstream_outbox SET parked = true WHERE kind = 'o'")
+    await execute(gallery.url, "DELETE FROM image WHERE id = %s", gone)
+    told = await execute(gallery.url, "SELECT image_id, kind FROM upstream_outbox ORDER BY id")
+    assert told == [(kept, "rating"), (kept, "o")]
+    await execute(gallery.url, "DELETE FROM image")
+    assert await gallery.waiting() == 0
+
+
 async def test_a_bulk_update_is_told_image_by_image(gallery: Gallery, server: Stash) -> None:
     await gallery.mirror("ada", server.url)
     for number in range(30):

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -191,6 +192,7 @@ async def test_an_album_that_is_put_in_order_by_two_at_once_has_one_of_the_two_o
 # ── The store of answers ────────────────────────────────────────────────────────────────────────────────────────
 
 
+WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SAVE = sa.text("INSERT INTO image (user_id, prompt, image_url) VALUES (:user, 'p', 'u')")
 
 
@@ -281,6 +283,38 @@ async def test_the_server_sweeps_by_itself(
         async with asyncio.timeout(20):
             while await execute(database_url, "SELECT 1 FROM tidepool.idempotency"):
                 await asyncio.sleep(0.1)
+
+
+async def test_a_long_transaction_of_psql_is_waited_for_and_never_made_to_fail(
+    client: httpx.AsyncClient, database_url: str
+) -> None:
+    """Two transactions that each hold what the other wants: Postgres ends one, and it could be the operator's."""
+    one, two = [(await save(client))["id"] for _ in range(2)]
+    edit = "UPDATE image SET alt_text = 'by psql' WHERE user_id = 'alice' AND id = %s"
+    async with await psycopg.AsyncConnection.connect(database_url) as psql:
+        await psql.execute(edit, (one,))
+        click = asyncio.create_task(client.patch(f"/api/images/{two}", json={"description": "by alice"}))
+        async with asyncio.timeout(5):
+            while not await execute(database_url, WAITS):
+                await asyncio.sleep(0.01)
+        await psql.execute(edit, (two,))
+    answer = await click
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["alt_text"], answer.json()["description"]) == ("by psql", "by alice")
+
+
+async def test_a_statement_of_psql_that_has_the_row_first_is_waited_for(
+    client: httpx.AsyncClient, database_url: str
+) -> None:
+    image = (await save(client))["id"]
+    async with await psycopg.AsyncConnection.connect(database_url) as psql:
+        await psql.execute("SELECT 1 FROM image WHERE user_id = 'alice' FOR UPDATE")
+        click = asyncio.create_task(client.put(f"/api/images/{image}/rating", json={"rating": 5}))
+        async with asyncio.timeout(5):
+            while not await execute(database_url, WAITS):
+                await asyncio.sleep(0.01)
+        await psql.execute("UPDATE image SET alt_text = 'by psql' WHERE user_id = 'alice'")
+    assert (await click).status_code == 200
 
 
 async def test_who_waits_for_a_turn_in_vain_is_told_to_try_again(database_url: str) -> None:

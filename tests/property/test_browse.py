@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from replica.gallery import browse as walking
 from replica.gallery import finding
 from replica.gallery.browse import browse
-from replica.gallery.listing import Listing
+from replica.gallery.facets import facets
+from replica.gallery.listing import Filters, Listing
 from replica.gallery.page_cursor import PageCursor
 from tests.support.gallery_rows import Gallery, random_listing
 
@@ -71,3 +74,37 @@ def test_while_images_come_and_go_between_pages_every_one_that_stays_is_met_once
         staying = [image for image in before if image in gallery.images]
         assert len(set(met)) == len(met), listing
         assert [image for image in met if image in staying] == staying, listing
+
+
+def counted(gallery: Gallery, filters: Filters) -> dict[str, Any]:
+    """Count as anybody would, over the list of the same images; equal counts come in the order of their names."""
+    chosen = gallery.listed(Listing(filters))
+
+    def of(name: str) -> list[tuple[str, int]]:
+        values = Counter(value for image in chosen if (value := gallery.images[image][name]) is not None)
+        return sorted(values.items(), key=lambda one: (-one[1], one[0]))
+
+    held = Counter(album for album, image in gallery.places if image in set(chosen))
+    return {
+        "total": len(chosen),
+        "favorites": sum(bool(gallery.activity.get(image, {}).get("is_favorite")) for image in chosen),
+        "models": of("model"),
+        "sources": of("source"),
+        "albums": sorted(held.items(), key=lambda one: (-one[1], one[0])),
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_counts_are_those_of_the_list_with_the_same_filters(seed: int) -> None:
+    choose = random.Random(seed)
+    gallery = Gallery()
+    gallery.grow(choose, choose.randrange(60))
+    for _ in range(12):
+        filters = random_listing(choose, gallery).filters
+        told = json.loads(b"{%b}" % facets(gallery.connection, filters))
+        for name in ("models", "sources"):
+            told[name] = [(one["value"], one["count"]) for one in told[name]]
+        assert [one["title"] for one in told["albums"]] == [gallery.albums[one["id"]] for one in told["albums"]]
+        told["albums"] = [(one["id"], one["count"]) for one in told["albums"]]
+        assert told == counted(gallery, filters), filters

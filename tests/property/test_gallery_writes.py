@@ -11,14 +11,16 @@ from uuid import uuid4
 
 import pytest
 
+from primary.gallery import upstreams
 from primary.gallery.errors import NotFound
 from primary.gallery.tables import catalog, metadata
 from primary.once import Asked, Given, once
 from primary.postgres import Primary
-from primary.write import Write
+from primary.write import Write, writing
 from replica.results import StoreLimits
 from replica.store import Store
 from tests.support.gallery_model import Model, shown
+from tests.support.http import execute
 from tests.support.oracle import Oracle
 
 USERS = ["ada", "grace"]
@@ -58,14 +60,27 @@ async def live(primary: Primary, store: Store, oracle: Oracle, user: str, model:
     return done
 
 
+async def told_upstream(database_url: str, user: str) -> dict[str, tuple[int | None, int]]:
+    """What a server of theirs would know of each image once all that waits has arrived: its rating and its O."""
+    told: dict[str, tuple[int | None, int]] = {}
+    sql = "SELECT image_id::text, kind, amount FROM upstream_outbox WHERE user_id = %s ORDER BY id"
+    for image, kind, amount in await execute(database_url, sql, user):
+        rating, o = told.get(image, (None, 0))
+        told[image] = (amount, o) if kind == "rating" else (rating, o + amount)
+    return {image: known for image, known in told.items() if known != (None, 0)}
+
+
 async def test_whatever_is_done_to_a_gallery_its_replica_shows_what_a_plain_model_does(
-    primary: Primary, data_dir: Path, seed: int
+    primary: Primary, database_url: str, data_dir: Path, seed: int
 ) -> None:
     oracle = Oracle(primary, metadata)
     store = Store(data_dir, catalog, oracle, StoreLimits())
     await store.open()
     models = {user: Model(random.Random(f"{seed} {user}")) for user in USERS}
     try:
+        for user in USERS:
+            async with writing(primary, user) as write:
+                await upstreams.save(write, endpoint="https://stash.example/graphql", sealed_key=b"k", enabled=True)
         told = await asyncio.gather(*(live(primary, store, oracle, user, models[user], 220) for user in USERS))
         for user in USERS:
             await store.sync(user)
@@ -73,6 +88,7 @@ async def test_whatever_is_done_to_a_gallery_its_replica_shows_what_a_plain_mode
             held = await store.read(user, oracle.held)
             assert (held.version.version, held.value) == (version, rows)
             assert (await store.read(user, shown)).value == models[user].shown()
+            assert await told_upstream(database_url, user) == models[user].rated_or_counted()
     finally:
         await store.close()
     # A test that cannot fail is a defect: it all happened.

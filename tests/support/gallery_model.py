@@ -57,7 +57,7 @@ class Model:
         if len(self.images) >= 6:  # few, so that much happens to each
             return
         prompt = f"prompt {self.rng.random()}"
-        saved = await images.create(write, NewImage(prompt=prompt, image_url="u"))
+        saved = await images.create(write, NewImage(prompt=prompt, image_url="u", meta={"stash_id": "7"}))
         self.images[saved.image.id] = {"prompt": prompt, "alt_text": None, "is_favorite": False, "rating": None}
         self.events[saved.image.id] = []
 
@@ -162,6 +162,14 @@ class Model:
     def _forget(one: str, album: Album) -> None:
         album.order.remove(one)
         del album.captions[one]
+
+    def rated_or_counted(self) -> dict[str, tuple[int | None, int]]:
+        """Give the rating and the O count of each image that has either."""
+        known = {
+            one: (fields["rating"], sum(kind == "o" for kind, _ in self.events[one]))
+            for one, fields in self.images.items()
+        }
+        return {one: told for one, told in known.items() if told != (None, 0)}
 
     def shown(self) -> dict[str, Any]:
         """Give all that there is, as `shown` reads it from a replica."""

@@ -59,6 +59,11 @@ WRITES: dict[str, Asked] = {
     "DELETE /api/me/upstream": Asked(),
 }
 
+CONDITIONAL = {
+    f"{method} /api/{row}" for method in ("PATCH", "DELETE") for row in ("images/{image_id}", "albums/{album_id}")
+}
+"""Those that look at If-Match: what has a row version is edited or deleted."""
+
 
 def path_of(route: str) -> tuple[str, str]:
     """Give the method and the path of a route, for the furnished image and album."""

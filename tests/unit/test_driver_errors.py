@@ -1,7 +1,7 @@
 import psycopg
 import pytest
 
-from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.errors import InTheWay, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
 from primary.postgres import translate
 
 
@@ -11,8 +11,8 @@ from primary.postgres import translate
         (psycopg.OperationalError("connection refused"), PrimaryUnavailable),
         (psycopg.errors.AdminShutdown("terminating"), PrimaryUnavailable),
         (psycopg.errors.TooManyConnections("sorry"), PrimaryUnavailable),
-        (psycopg.errors.DeadlockDetected("deadlock detected"), PrimaryBusy),
-        (psycopg.errors.SerializationFailure("could not serialize"), PrimaryBusy),
+        (psycopg.errors.DeadlockDetected("deadlock detected"), InTheWay),
+        (psycopg.errors.SerializationFailure("could not serialize"), InTheWay),
         (psycopg.errors.QueryCanceled("statement timeout"), PrimaryBusy),
         (psycopg.errors.DiskFull("no space left"), PrimaryBusy),
         (psycopg.errors.UndefinedTable("no such table"), MigrationsPending),

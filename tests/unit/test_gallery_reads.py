@@ -117,7 +117,9 @@ def test_texts_come_out_as_they_went_in(connection: sqlite3.Connection) -> None:
     [image] = json.loads(b"[%b]" % page.images)
     assert (image["prompt"], image["seed"], image["alt_text"], image["model"]) == (prompt, -(2**63), "", None)
     assert meta.encode() in page.images
-    assert json.loads(b"{%b}" % (one(connection, id_of(1)) or b"")) == image
+    found = one(connection, id_of(1))
+    assert found is not None
+    assert (json.loads(b"{%b}" % found[0]), found[1]) == (image, False)
 
 
 def test_an_image_has_the_default_activity_until_there_is_one(connection: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
 from gateway.problems import MEDIA_TYPE, Problem, answer
 from gateway.validation import FieldError
-from primary.errors import EpochMismatch, InvalidCursor, InvalidValue, MigrationsPending, PrimaryUnavailable
+from primary.errors import EpochMismatch, InTheWay, InvalidCursor, InvalidValue, MigrationsPending, PrimaryUnavailable
 from replica.errors import ReadTimeout, ReplicaUnavailable
 
 BODY_MAX_BYTES = 1_000_000
@@ -46,6 +46,7 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "csrf": (CrossSiteRequest("no"), 403, "csrf"),
     "keys": (KeysUnavailable("https://internal/keys"), 503, "keys_unavailable"),
     "primary": (PrimaryUnavailable("connection to /var/run/x failed"), 503, "primary_unavailable"),
+    "in the way": (InTheWay("canceling statement due to lock timeout"), 503, "primary_unavailable"),
     "migrations": (MigrationsPending(), 503, "migrations_pending"),
     "replica": (ReplicaUnavailable("/data/replicas/ab/cd.db is broken"), 503, "replica_unavailable"),
     "slow": (ReadTimeout(), 503, "read_timeout"),
