@@ -264,3 +264,21 @@ async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> 
     async with asyncio.timeout(2):  # of the 6 s that they would take
         assert (await bay.store.read("ann", _images, long=True)).value == 3
     assert runs == 1
+
+
+async def test_one_user_who_reads_long_and_much_lets_others_in_between(bay: Bay) -> None:
+    for user in ("ann", "bob"):
+        await grow(bay.primary, user, 3)
+        await bay.store.sync(user)
+    await _warm(bay, "ann")
+
+    def slow(connection: sqlite3.Connection) -> None:
+        connection.execute(SLOW).fetchone()
+
+    crowd = [asyncio.create_task(bay.store.read("ann", slow, long=True)) for _ in range(10)]  # 3 s, one by one
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(1.5):
+        assert (await bay.store.read("bob", _images)).value == 3
+    for task in crowd:
+        task.cancel()
+    await asyncio.wait(crowd)
