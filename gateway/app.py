@@ -9,6 +9,7 @@ from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
 from gateway.events.streams import Streams
 from gateway.freshness import Freshness
+from gateway.gallery import me
 from gateway.gallery.mirror import routes as mirror
 from gateway.gallery.routes import gallery_router
 from gateway.observe.metrics import Metrics
@@ -17,7 +18,7 @@ from gateway.once import Writes
 from gateway.openapi import SECURITY, openapi_config, release
 from gateway.parts import Parts
 from gateway.problems import answer
-from gateway.routes import events, health, me, sync
+from gateway.routes import events, health, sync
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.postgres import Primary

@@ -3,7 +3,7 @@
     if (unchanged := await freshness.before(request.scope, user)) is not None:
         return unchanged
     reading = await store.read(user, work)
-    return freshness.answer(user, reading.version, reading.value)
+    return freshness.answer(request.scope, user, reading.version, reading.value)
 
 A user whose replica is followed is served at once. Any other's replica is compared with the primary first; where that
 cannot be had, what there is is served, marked stale. A client that hands back a cursor never reads an older state.
@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 from functools import lru_cache
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
 
 from litestar.types import Scope
@@ -35,6 +35,7 @@ MIN_VERSION_PARAMETER = "min_version"
 
 _MIN_VERSION = MIN_VERSION.lower().encode()
 _PARAMETER = MIN_VERSION_PARAMETER.encode()
+_UNSURE = "tidepool.unsure"  # in a request's scope when the replica could not be compared for it: whatever others find
 _STALE: Header = (b"x-replica-stale", b"true")
 # What was read belongs to one user and ages at once: keep it, but ask before it is shown again.
 _CACHING: tuple[Header, ...] = ((b"cache-control", b"private, no-cache"), (b"vary", b"authorization, cookie"))
@@ -116,13 +117,13 @@ class Freshness:
                 if_none_match = value if not if_none_match else if_none_match + b"," + value
         if min_version is None and (asked := _parameter(scope["query_string"])) is not None:
             field, min_version = MIN_VERSION_PARAMETER, asked
-        if not self._following.serves(user):
-            await self._following.check(user)
+        if not self._following.serves(user) and not await self._following.check(user):
+            cast("dict[str, Any]", scope)[_UNSURE] = True
         if min_version is not None:
             await self.reach(user, _parse(min_version, field))
         if not if_none_match:
             return None
-        headers = self.headers(user, await self._store.cursor(user))
+        headers = self.headers(scope, user, await self._store.cursor(user))
         if not there and if_none_match == b"*":
             return None
         return Answer(304, headers) if _matches(if_none_match, headers[1][1]) else None
@@ -150,17 +151,17 @@ class Freshness:
             await asyncio.sleep(max(0, min(pause, deadline - monotonic())))
             pause = min(pause * 2, PAUSE_MAX_S)
 
-    def headers(self, user: str, version: Cursor) -> list[Header]:
+    def headers(self, scope: Scope, user: str, version: Cursor) -> list[Header]:
         """Give the headers that say which state was read: the version first, its ETag second."""
         text = str(version).encode()
         headers = [(b"x-replica-version", text), (b"etag", b'"%b%b"' % (text, self._tag(user))), *_CACHING]
-        if not (self._primary.reachable and self._following.vouches(user)):
+        if _UNSURE in scope or not (self._primary.reachable and self._following.vouches(user)):
             headers.append(_STALE)
         return headers
 
-    def answer(self, user: str, version: Cursor, body: bytes) -> Answer:
-        """Answer a read with the JSON that was read at ``version``."""
-        return Answer.json(body, headers=self.headers(user, version))
+    def answer(self, scope: Scope, user: str, version: Cursor, body: bytes) -> Answer:
+        """Answer a read, which `before` was asked of, with the JSON that was read at ``version``."""
+        return Answer.json(body, headers=self.headers(scope, user, version))
 
 
 def _matches(if_none_match: bytes, etag: bytes) -> bool:

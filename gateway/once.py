@@ -27,6 +27,7 @@ from primary.errors import PrimaryError
 from primary.once import Asked, Given, KeyReused, once, sweep
 from primary.postgres import Primary
 from primary.write import Write
+from replica.ending import cut_off
 
 KEY = "Idempotency-Key"
 KEY_MAX_CHARS = 255  # longer than any UUID or digest that clients make
@@ -95,8 +96,7 @@ async def sweeping(primary: Primary, *, kept_s: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await cut_off([task])
 
 
 @dataclass

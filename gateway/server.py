@@ -32,6 +32,7 @@ from primary.migrate import migrate
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from primary.postgres_tail import PostgresTail
+from replica.ending import cut_off
 from replica.faults import from_environment
 from replica.follower import Follower
 from replica.results import FollowLimits, StoreLimits
@@ -42,7 +43,6 @@ KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common
 UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
 _M_TRIM_THRESHOLD = -1  # malloc.h
-_PROBE_STOP_S = 0.25  # for a probe that is under way when the server stops
 
 Ready = Callable[[str, int], Awaitable[None] | None]
 """Called with the host and the real port when the first request can be answered."""
@@ -233,9 +233,7 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        while not task.done():  # psycopg asks a dead link to end the query, until it is interrupted once more
-            task.cancel()
-            await asyncio.wait([task], timeout=_PROBE_STOP_S)
+        await cut_off([task])
 
 
 def _uvicorn(app: Any) -> uvicorn.Config:
@@ -289,8 +287,10 @@ class _Server(uvicorn.Server):
         self._shut = True
         self._streams.close()  # they would not end by themselves
         await super().shutdown(sockets)
-        if left := [task for task in self.server_state.tasks if not task.done()]:
-            await asyncio.wait(left, timeout=GRACE_S / 2)  # they were cancelled; what they use is closed next
+        # They were cancelled; what they use is closed next.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S / 2):
+                await cut_off(self.server_state.tasks)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Settings:
     # a night offline. Each is a row in Postgres, as large as the answer.
     idempotency_kept_s: Annotated[float, Duration(1, 30 * 86_400)] = 86_400
 
-    # What the replicas may take. An open one is up to two connections, and a thread once it was synced; a
+    # What the replicas may take. An open one is a connection, and of a few that were synced last another; a
     # sync holds a connection to the primary while it pulls.
     replica_open_max: Annotated[int, Whole(1, 10_000)] = 128
     sync_concurrency: Annotated[int, Whole(1, 1_000)] = 8

@@ -6,6 +6,7 @@ Nothing here depends on a session (no SET, no LISTEN, no session lock), so that 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -48,8 +49,12 @@ A restored backup or a promoted standby has another timeline, a database loaded 
 can give out version numbers again that replicas have seen, so both must be told apart from what was before.
 """
 
+WRITES_OF_USER_MAX = 2
+"""That hold a connection at once: one is done, and one has asked for its turn already; more would only wait there."""
+
 _MOVED = "tidepool.moved"  # where a connection keeps the cursors that its transaction was asked for
 _FAILED_FAST_S = 0.25  # how long to wait for a connection while Postgres is known to be away
+_CLOSE_S = 0.25  # for a connection that the pool is making when it is closed: over a dead link that never ends
 _RECONNECT_S = 1  # the pool's own attempts end soon, for each request makes a new one: no long pause outlives an outage
 _UNAVAILABLE = (
     "08",
@@ -89,6 +94,7 @@ class Primary:
         self._pool_timeout_s = pool_timeout_s
         self._reachable = True
         self._waiting: set[asyncio.Timeout] = set()  # for a connection, in the belief that there will be one
+        self._places: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._watchers: list[Moved] = []
         self._options: dict[str, Any] = {
             "autocommit": True,
@@ -127,7 +133,7 @@ class Primary:
         await self._engine.dispose()
         for line in self._lines:
             await line.close()
-        await self._pool.close()
+        await self._pool.close(_CLOSE_S)
 
     def line(self) -> Line:
         """Give a connection of the caller's own, made at its first use and closed with the primary."""
@@ -185,6 +191,23 @@ class Primary:
             for told in self._watchers:
                 told(user, cursor)
 
+    @asynccontextmanager
+    async def place(self, user: str) -> AsyncIterator[None]:
+        """Take one of the user's places among those who write, and keep it for the block.
+
+        Who waits for another write of the same user holds no connection meanwhile: one user's crowd, or one write of
+        theirs that is held up, leaves the pool to others. Raises `PrimaryBusy`.
+        """
+        places = self._places.get(user)
+        if places is None:
+            places = self._places[user] = asyncio.Semaphore(WRITES_OF_USER_MAX)
+        async with self._translated(), self._hoping(self._pool_timeout_s if self._reachable else _FAILED_FAST_S):
+            await places.acquire()
+        try:
+            yield
+        finally:
+            places.release()
+
     async def cursor(self, connection: AsyncConnection, user: str) -> Cursor:
         """Give the user's cursor as this transaction sees it, its own writes included.
 
@@ -198,15 +221,21 @@ class Primary:
     async def _take(self) -> Connection:
         if not self._reachable:
             return await self._pool.getconn(_FAILED_FAST_S)
+        async with self._hoping(None):
+            return await self._pool.getconn(self._pool_timeout_s)
+
+    @asynccontextmanager
+    async def _hoping(self, within_s: float | None) -> AsyncIterator[None]:
+        """Bound a wait for what takes a connection: by ``within_s``, and by `_lose`."""
         try:
-            async with asyncio.timeout(None) as waiting:
+            async with asyncio.timeout(within_s) as waiting:
                 self._waiting.add(waiting)
                 try:
-                    return await self._pool.getconn(self._pool_timeout_s)
+                    yield
                 finally:
                     self._waiting.discard(waiting)
-        except TimeoutError as error:  # by `_lose`
-            raise PoolTimeout("Postgres was lost while a connection was waited for") from error
+        except TimeoutError as error:
+            raise PoolTimeout("Postgres was lost, or was busy, while a connection was waited for") from error
 
     def _lose(self) -> None:
         """Note that Postgres is away. Who waits for a connection already waits no longer than who asks now."""

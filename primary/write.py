@@ -9,6 +9,7 @@ Capture would put them in a row anyway, at the first row that changes (the user'
 To wait before anything is read means that what a write has read stays so, and that two writes that touch the same
 rows in another order never wait for each other. Who writes by SQL takes no turn, and is kept apart by row locks. These
 can be wanted in a circle, so a write gives way soon where one is taken (`InTheWay`), and `once` begins it again.
+Of one process only a few of a user's writes wait in Postgres, the others before they take a connection.
 """
 
 from __future__ import annotations
@@ -69,6 +70,6 @@ async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
     Nothing was written then.
     """
     wait_ms = round(primary.answer_timeout_s * TURN_SHARE * 1000)
-    async with primary.transaction() as connection:
+    async with primary.place(user), primary.transaction() as connection:
         await connection.execute(_BEGIN, {"wait_ms": str(wait_ms), "actor": user, "user": user})
         yield Write(primary, connection, user)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from primary.cursor import Cursor
-from replica.backoff import Backoff
+from replica.backoff import wait_s
 
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 5.0  # between attempts at a replica that cannot be synced, the primary being there
 
@@ -58,8 +58,8 @@ class Followed:
     def fail(self, now: float) -> None:
         """Note that it could not be synced."""
         self.checked = False
-        self.unbrought_until = now + Backoff(min(_RETRY_FIRST_S * 2**self.failures, _RETRY_MAX_S)).next_s()
-        self.failures = min(self.failures + 1, 8)
+        self.failures += 1
+        self.unbrought_until = now + wait_s(self.failures, first_s=_RETRY_FIRST_S, max_s=_RETRY_MAX_S)
 
     def lacks(self, era: int | None) -> bool:
         """Say whether it is to be synced though nobody reads it: something was heard of, or someone listens."""

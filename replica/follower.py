@@ -26,13 +26,13 @@ from primary.cursor import Cursor
 from primary.errors import PrimaryError, PrimaryUnavailable
 from primary.tail import Moves, Tail
 from replica.backoff import Backoff
+from replica.ending import cut_off
 from replica.errors import ReplicaUnavailable
 from replica.followed import Followed
 from replica.results import FollowLimits, SyncResult
 
 _GROWTH = 1.1  # of the pause between two looks that find nothing: who moved may well move again within 0.1 s
 _UNASKED_S = 1.0  # after a check that took too long, reads of the same user do not wait for another
-_STOP_S = 0.25  # for a look that is under way when following ends: over a link that lives it takes no time
 _TIDY_S = 1.0  # between two looks at who is to be let go, or tried again
 
 _log = structlog.get_logger("replica.follower")
@@ -101,11 +101,7 @@ class Follower:
         finally:
             self._due.clear()
             self._followed.clear()
-            tasks = {loop, *self._syncing}
-            while tasks:  # psycopg asks a dead link to end the query, until it is interrupted once more
-                for task in tasks:
-                    task.cancel()
-                _, tasks = await asyncio.wait(tasks, timeout=_STOP_S)
+            await cut_off({loop, *self._syncing})
 
     def counts(self) -> FollowerCounts:
         """Give the follower's counters."""

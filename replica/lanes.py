@@ -102,7 +102,8 @@ class Lane:
     def read(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run ``work`` in the lane, within one read transaction. What it raises is the future's exception.
 
-        SQLite's own signs of a broken file become `Doubt`; a read that takes too long becomes `ReadTimeout`.
+        SQLite's own signs of a broken file become `Doubt`; a read that takes too long becomes `ReadTimeout`. When the
+        future is cancelled the read is stopped, or not begun.
         """
         return self._enqueue(source, work)
 
@@ -152,22 +153,25 @@ class Lane:
         while (job := self._jobs.get()) is not None:
             value, error = None, None
             try:
-                value = self._do(job.source, job.work)
+                value = self._do(job)
             except BaseException as caught:  # noqa: BLE001 - is told to the caller by its future; the lane goes on
                 error = trouble.of_reading(caught)
             self._loop.call_soon_threadsafe(self._deliver, job, value, error)
 
-    def _do(self, source: Source, work: Work | None) -> Any:
+    def _do(self, job: _Job) -> Any:
+        source, work, given_up = job.source, job.work, job.answer.cancelled
         if work is None:
             if source.connection is not None:
                 source.connection.close()
                 source.connection = None
             return None
+        if given_up():
+            return None
         source.check()
         if source.connection is None:
             source.connection = source.connect()
         deadline = time.monotonic() + self._timeout_s
-        source.connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+        source.connection.set_progress_handler(lambda: given_up() or time.monotonic() > deadline, STEPS)
         source.connection.execute("BEGIN")
         try:
             return work(source.connection)

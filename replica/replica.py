@@ -43,6 +43,7 @@ class Replica(Source):
         self._passing = passing
         self._writer: Writer | None = None
         self._seen = seal.look(location)
+        self._row = asyncio.Lock()  # one read at a time is in the lane: a user who asks much lets others in between
         self._writing = 0  # odd while the files change by our own hand
         self._warm = False  # whether the file was read since it was opened: before, its pages may still be on the disk
         self._turn: tuple[int, State | None] = (0, None)  # the count and, between two writes, the state: as `check` saw
@@ -80,7 +81,8 @@ class Replica(Source):
         if self._warm and not long:
             with suppress(NotAtOnce):
                 return self._lane.read_at_once(self, read)
-        found = await self._lane.read(self, read)
+        async with self._row:
+            found = await self._lane.read(self, read)
         self._warm = True
         return found
 
@@ -139,7 +141,8 @@ class Replica(Source):
 
     async def close(self) -> None:
         """Close both connections, the writing one last: it takes the log into the file."""
-        await self._lane.close(self)
+        async with self._row:
+            await self._lane.close(self)
         untouched = seal.look(self.location) == self._seen
         if self._writer is None and untouched and self._seen[1]:
             self._writer = await self._open_writer()  # for a log that a process has left which was killed

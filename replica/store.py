@@ -26,6 +26,7 @@ from replica import seal, trouble
 from replica.advances import Advances
 from replica.build import build
 from replica.datadir import Ownership
+from replica.ending import cut_off
 from replica.errors import Doubt, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
@@ -41,6 +42,7 @@ T = TypeVar("T")
 OPENINGS = 8  # files opened at once: by so many, and no more, can the bound be passed while a crowd of readers arrives
 _OTHER_HISTORY = (Reason.EPOCH, Reason.AHEAD, Reason.OLDER)  # what was told of the one before is of no use any more
 CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres included
+CUT_AGAIN_S = 0.5  # for what was broken off then: time to roll back and to seal, even on a busy disk
 
 _log = structlog.get_logger("replica.store")
 
@@ -110,10 +112,7 @@ class Store:
         grace = asyncio.get_running_loop().time() + CLOSE_GRACE_S
         while tasks := [*self._tasks]:
             _, late = await asyncio.wait(tasks, timeout=max(0, grace - asyncio.get_running_loop().time()))
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await cut_off(late, again_s=CUT_AGAIN_S)
         for slot in [*self._open.values()]:
             async with slot.lock:
                 await self._close(slot)

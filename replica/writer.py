@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -50,8 +51,16 @@ class Writer(aiosqlite.Connection):
         return writer
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` on the connection, in its thread. Cancelling the caller does not stop it."""
-        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        """Run ``work`` on the connection, in its thread.
+
+        Cancelling the caller breaks off the statement that is under way, as an error of ``work``; what is run next
+        waits until that is over.
+        """
+        try:
+            result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        except asyncio.CancelledError:
+            self._conn.interrupt()
+            raise
         return result
 
 

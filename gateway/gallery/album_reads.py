@@ -45,7 +45,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             cursor_json(reading.value.next),
             str(reading.version).encode(),
         )
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(request.scope, user, reading.version, body)
 
     @get(
         "/albums/{album_id:str}",
@@ -64,7 +64,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         if reading.value is None:
             raise no_such_album()
         body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(request.scope, user, reading.version, body)
 
     @get(
         "/albums/{album_id:str}/images",
@@ -93,6 +93,6 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             cursor_json(reading.value.next),
             str(reading.version).encode(),
         )
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(request.scope, user, reading.version, body)
 
     return [list_albums, get_album, list_album_images]

@@ -65,7 +65,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             cursor_json(page.next),
             str(reading.version).encode(),
         )
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(scope, user, reading.version, body)
 
     @get(
         "/images/facets", operation_class=FacetsRead, responses={200: documents.FACETS}, summary="Count images by kind"
@@ -81,7 +81,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             return unchanged
         reading = await store.read(user, read, long=True)
         body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(request.scope, user, reading.version, body)
 
     @get(
         "/images/{image_id:str}",
@@ -105,7 +105,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         if reading.value is None:
             raise not_found()
         body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(request.scope, user, reading.version, body)
 
     def entries_of(request: StrictRequest, image_id: str, of: str) -> Callable[[sqlite3.Connection], bytes | None]:
         limit, after = entries_asked(

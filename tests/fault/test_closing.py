@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
+from primary.declaration import Catalog
+from primary.postgres import Primary
+from primary.postgres_feed import PostgresFeed
 from replica.errors import ReplicaUnavailable
+from replica.store import Store
 from tests.support.bay import Bay
 from tests.support.open_files import open_files
+from tests.support.proxy import PostgresProxy
 from tests.support.replicas import change, grow
 
 
@@ -93,3 +99,48 @@ async def test_closing_does_not_wait_for_a_primary_that_does_not_answer(bay: Bay
     bay.feed.gate.set()
     await bay.open()
     await bay.assert_same("ann")
+
+
+async def test_closing_is_not_held_up_by_a_dead_link(proxy: PostgresProxy, catalog: Catalog, data_dir: Path) -> None:
+    primary = Primary(proxy.url)
+    await primary.open()
+    try:
+        store = Store(data_dir, catalog, PostgresFeed(primary, catalog))
+        await store.open()
+        await store.sync("ann")
+        proxy.stall()
+        syncing = [asyncio.create_task(store.sync(user)) for user in ("ann", "bob")]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(4):
+            await store.close()
+        for each in syncing:
+            with pytest.raises(ReplicaUnavailable):
+                await each
+    finally:
+        await proxy.resume()
+        await primary.close()
+
+
+async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    store = bay.store
+    await grow(bay.primary, "ann", 3)
+    await store.sync("ann")
+    replica = store._open["ann"].replica
+    assert replica is not None
+    long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT "
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.create_function("begun", 0, lambda: str(loop.call_soon_threadsafe(begun.set)))
+
+    writer = await replica._begin_writing()
+    await writer.run(prepare)
+    await replica._end_writing()
+    replica.unfinished = [f"CREATE TABLE endless AS {long} CASE WHEN i = 1000 THEN begun() END FROM n"]
+    store._start(store._finish(store._open["ann"], replica))
+    await begun.wait()
+    async with asyncio.timeout(4):
+        await bay.close()
+    await bay.open()
+    await bay.assert_same("ann")
+    assert bay.store.counts().rebuilds == 0, "what was begun was taken back, and the file sealed"

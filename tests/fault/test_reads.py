@@ -241,3 +241,44 @@ async def test_whatever_a_read_raises_is_raised_and_reading_goes_on(bay: Bay, lo
         await bay.store.read("ann", lambda connection: connection.execute("SELECT * FROM other"), long=long)
     await bay.store.read("ann", lambda connection: connection.execute("COMMIT").fetchall(), long=long)
     assert (await bay.store.read("ann", _images)).value == 3
+
+
+async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    await _warm(bay, "ann")
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    runs = 0
+
+    def slow(connection: sqlite3.Connection) -> None:
+        nonlocal runs
+        runs += 1
+        loop.call_soon_threadsafe(begun.set)
+        connection.execute(SLOW).fetchone()
+
+    left = [asyncio.create_task(bay.store.read("ann", slow, long=True)) for _ in range(20)]
+    await begun.wait()
+    for task in left:
+        task.cancel()
+    await asyncio.wait(left)
+    async with asyncio.timeout(2):  # of the 6 s that they would take
+        assert (await bay.store.read("ann", _images, long=True)).value == 3
+    assert runs == 1
+
+
+async def test_one_user_who_reads_long_and_much_lets_others_in_between(bay: Bay) -> None:
+    for user in ("ann", "bob"):
+        await grow(bay.primary, user, 3)
+        await bay.store.sync(user)
+    await _warm(bay, "ann")
+
+    def slow(connection: sqlite3.Connection) -> None:
+        connection.execute(SLOW).fetchone()
+
+    crowd = [asyncio.create_task(bay.store.read("ann", slow, long=True)) for _ in range(10)]  # 3 s, one by one
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(1.5):
+        assert (await bay.store.read("bob", _images)).value == 3
+    for task in crowd:
+        task.cancel()
+    await asyncio.wait(crowd)

@@ -6,17 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
+from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from primary.capture import SCHEMA, engine_tables, install_capture
+from primary.declaration import Catalog
 from primary.gallery.tables import catalog, metadata
-from primary.migrate import VERSION_TABLE, UnknownRevision, migrate, pending
+from primary.migrate import VERSION_TABLE, UnknownRevision, _config, migrate, pending
 from primary.postgres import Primary
+from primary.postgres_feed import PostgresFeed
+from replica.store import Store
+from tests.support.replicas import assert_same
 
 STEPS = len(list((resources.files("primary") / "migrations" / "versions").glob("0*.py")))  # type: ignore[attr-defined]
 
@@ -46,6 +52,21 @@ UNION ALL
 SELECT 'function ' || pg_get_functiondef(p.oid)
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('public', '{SCHEMA}')
 """
+
+OF_THE_FIRST_RELEASE = """
+INSERT INTO image (user_id, prompt, image_url, created_at)
+  SELECT u, 'p' || i, 'https://i.example/' || i, timestamptz '2024-01-01' + i * interval '1 min'
+  FROM unnest(ARRAY['ann', 'bob']) AS u, generate_series(1, 60) AS i;
+INSERT INTO image_activity (user_id, image_id, is_favorite, rating, view_count, o_count)
+  SELECT user_id, id, true, 80, 3, 2 FROM image WHERE prompt < 'p3';
+INSERT INTO image_event (user_id, image_id, kind)
+  SELECT user_id, id, kind FROM image, unnest(ARRAY['view', 'o']) AS kind;
+INSERT INTO album (user_id, title, cover_image_id) SELECT DISTINCT ON (user_id) user_id, 'best', id FROM image;
+INSERT INTO album_image (user_id, album_id, image_id)
+  SELECT i.user_id, a.id, i.id FROM album AS a JOIN image AS i USING (user_id);
+INSERT INTO profile (user_id, username, sync_upstream) VALUES ('ann', 'ann', true);
+INSERT INTO image_edit (user_id, image_id, field, new_value) SELECT user_id, id, 'prompt', '1' FROM image"""
+"""What its users had: rows of every table, totals that no events tell of, and events that no totals count."""
 
 
 @asynccontextmanager
@@ -149,6 +170,45 @@ async def test_of_migrations_at_once_one_does_everything_and_the_others_wait(emp
         done = await asyncio.gather(migrate(one, catalog), migrate(two, catalog), migrate(one, catalog))
         assert sorted(map(len, done)) == [0, 0, STEPS + len(catalog)]
         assert await pending(two, catalog) == []
+
+
+async def test_a_database_of_the_first_release_keeps_its_rows_and_its_replicas_are_built_anew(
+    empty_database_url: str, data_dir: Path
+) -> None:
+    async with opened(empty_database_url) as primary:
+        first = Catalog([table for table in catalog if table.name != "upstream"])
+        async with primary.transaction() as connection:
+            await connection.execute(sa.schema.CreateSchema(SCHEMA))
+            await connection.run_sync(lambda conn: command.upgrade(_config(connection=conn), "0001"))
+            await install_capture(connection, first)
+        await execute(primary, OF_THE_FIRST_RELEASE)
+        told = "SELECT user_id, view_count, o_count, rating FROM image_activity ORDER BY 1, 2, image_id"
+        async with primary.connection() as connection:
+            before = await (await connection.execute(told)).fetchall()
+            heads = dict(await (await connection.execute(f"SELECT user_id, version FROM {SCHEMA}.head")).fetchall())
+        announced = await pending(primary, catalog)
+        assert "capture of public.upstream" in announced
+        assert await migrate(primary, catalog) == announced
+        assert await pending(primary, catalog) == []
+        async with primary.connection() as connection:
+            assert await (await connection.execute(told)).fetchall() == before
+            wrong = (
+                "SELECT count(*) FROM image_activity AS a JOIN image AS i USING (user_id) "
+                "WHERE i.id = a.image_id AND i.created_at <> a.image_created_at"
+            )
+            assert await (await connection.execute(wrong)).fetchone() == (0,)
+            moved = dict(await (await connection.execute(f"SELECT user_id, version FROM {SCHEMA}.head")).fetchall())
+            assert all(moved[user] > version for user, version in heads.items()), "rows changed, so versions have"
+        store = Store(data_dir, catalog, PostgresFeed(primary, catalog))
+        await store.open()
+        try:
+            for user in heads:
+                await store.sync(user)
+                await execute(primary, f"DELETE FROM image_event WHERE user_id = '{user}' AND kind = 'o'")
+                await store.sync(user)
+                await assert_same(store, primary, user)
+        finally:
+            await store.close()
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database_url: str) -> None:

@@ -340,3 +340,28 @@ async def test_who_waits_for_a_turn_in_vain_is_told_to_try_again(database_url: s
         await other.close()
     finally:
         await primary.close()
+
+
+async def test_one_user_who_writes_much_at_once_leaves_connections_to_others(database_url: str) -> None:
+    primary = Primary(database_url, pool_max=4)
+    await primary.open()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(write: Write) -> Given:
+        begun.set()
+        await go_on.wait()
+        return Given(200, b"")
+
+    try:
+        held_up = asyncio.create_task(once(primary, "ada", None, slow, kept_s=KEPT_S))
+        await begun.wait()
+        crowd = [asyncio.create_task(once(primary, "ada", None, Work(), kept_s=KEPT_S)) for _ in range(12)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):  # less than a connection is waited for
+            await once(primary, "bob", None, Work(), kept_s=KEPT_S)
+        assert not any(task.done() for task in crowd)
+        go_on.set()
+        await asyncio.gather(held_up, *crowd)
+    finally:
+        await primary.close()
+    assert await execute(database_url, "SELECT count(*) FROM image") == [(13,)]

@@ -1,7 +1,8 @@
-"""The writing connection gives back what a large change took."""
+"""The writing connection gives back what a large change took, and stops when nobody waits."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -32,5 +33,33 @@ async def test_after_a_large_change_the_connection_holds_as_much_memory_as_befor
         assert (await writer.run(held))[1] > 200
         await writer.run(narrow)
         assert await writer.run(held) == before
+    finally:
+        await writer.close()
+
+
+async def test_what_is_under_way_is_broken_off_when_its_caller_leaves(tmp_path: Path) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def change(connection: sqlite3.Connection) -> None:
+        connection.create_function("begun", 0, lambda: str(loop.call_soon_threadsafe(begun.set)))
+        connection.execute("BEGIN")
+        connection.execute(
+            "CREATE TABLE numbers AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) "
+            "SELECT CASE WHEN i = 1000 THEN begun() END FROM n"
+        )
+
+    def put_right(connection: sqlite3.Connection) -> int:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return tables
+
+    writer = await Writer.open(Location(tmp_path / "a.db").uri("rwc"), *WRITE_PRAGMAS)
+    try:
+        changing = asyncio.create_task(writer.run(change))
+        await begun.wait()
+        changing.cancel()
+        async with asyncio.timeout(2):
+            assert await writer.run(put_right) == 0
     finally:
         await writer.close()

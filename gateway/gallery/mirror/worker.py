@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 
-from gateway.gallery.mirror.backoff import wait_s
 from gateway.gallery.mirror.client import UpstreamClient
 from gateway.gallery.mirror.graphql import Call, MirrorFailure, RowRefused, ServerFailed, o_call, rating_call
 from gateway.gallery.mirror.limits import MirrorLimits
@@ -28,10 +26,10 @@ from primary.errors import PrimaryBusy, PrimaryError
 from primary.gallery import outbox
 from primary.gallery.outbox import Taken
 from primary.postgres import Primary
+from replica.backoff import wait_s
+from replica.ending import cut_off
 
 _log = structlog.get_logger("tidepool.mirror")
-
-_CANCEL_S = 0.25  # how long Postgres may take to end what it was asked to end; over a link that is alive, milliseconds
 
 _SEALED_ELSEWHERE = "the key was sealed with another secret than this server has: save the settings again"
 
@@ -74,7 +72,7 @@ class Mirror:
         """Give what is under way a moment to end; the rest is cut off, and delivered again when its lease is over."""
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=self._limits.stop_grace_s)
-            await _cut_off(late)
+            await cut_off(late)
         await self._look.close()
 
     async def _take(self) -> bool:
@@ -117,7 +115,7 @@ class Mirror:
         of_server = isinstance(failure, ServerFailed)
         failures = (taken.server_attempts if of_server else taken.attempts) + 1
         parked = failures >= (limits.settled_tries_max if failure.settled else limits.tries_max)
-        wait = wait_s(failures, first_s=limits.backoff_first_s, most_s=limits.backoff_max_s, random=random.random)
+        wait = wait_s(failures, first_s=limits.backoff_first_s, max_s=limits.backoff_max_s)
         if parked:
             _log.warning("mirror_parked", user=taken.user, failures=failures, reason=str(failure))
 
@@ -168,14 +166,6 @@ class Mirror:
         self._in_trouble = True
 
 
-async def _cut_off(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: a statement over a dead link only breaks off when it is told twice."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_S)
-
-
 def call_of(taken: Taken) -> Call:
     """Give the call that a row asks for next."""
     if taken.kind == "rating":
@@ -193,6 +183,6 @@ async def mirroring(primary: Primary, settings: Settings, limits: MirrorLimits |
     try:
         yield
     finally:
-        await _cut_off({task})
+        await cut_off({task})
         await mirror.stop()
         await client.close()

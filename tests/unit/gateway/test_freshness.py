@@ -163,7 +163,7 @@ async def test_what_is_no_version_is_422_and_names_where_it_stood(asked, field):
 
 
 def etag(subject: Freshness, user: str, version: int = 5) -> str:
-    return dict(subject.headers(user, Cursor(EPOCH, version)))[b"etag"].decode()
+    return dict(subject.headers(scope(), user, Cursor(EPOCH, version)))[b"etag"].decode()
 
 
 async def unchanged(subject: Freshness, if_none_match: str, user: str = "ada") -> bool:
@@ -204,9 +204,21 @@ async def test_a_min_version_is_reached_before_an_etag_is_compared():
 async def test_a_read_of_a_user_who_is_not_followed_looks_first_and_says_what_came_of_it(finds):
     following = Following(follows=False, finds=finds)
     subject = Freshness(Replicas(5, 9), following, Primary(), wait_ms=0)
-    assert await subject.before(scope(), "ada") is None
+    asked = scope()
+    assert await subject.before(asked, "ada") is None
     assert following.checks == 1
-    assert (b"x-replica-stale" in dict(subject.headers("ada", Cursor(EPOCH, 5)))) is not finds
+    assert (b"x-replica-stale" in dict(subject.headers(asked, "ada", Cursor(EPOCH, 5)))) is not finds
+
+
+async def test_what_another_read_finds_meanwhile_makes_no_read_fresher_than_it_was():
+    following = Following(follows=False, finds=False)
+    subject = Freshness(Replicas(5, 9), following, Primary(), wait_ms=0)
+    slow, quick = scope(), scope()
+    await subject.before(slow, "ada")
+    following.finds = True
+    await subject.before(quick, "ada")
+    stale = [b"x-replica-stale" in dict(subject.headers(each, "ada", Cursor(EPOCH, 5))) for each in (slow, quick)]
+    assert stale == [True, False]
 
 
 async def test_a_read_of_a_user_who_is_followed_looks_for_nothing():
@@ -218,9 +230,9 @@ async def test_a_read_of_a_user_who_is_followed_looks_for_nothing():
 def test_a_read_says_its_version_and_whether_it_may_be_stale():
     primary = Primary()
     subject = Freshness(Replicas(), Following(), primary, wait_ms=0)
-    headers = dict(subject.headers("ada", Cursor(EPOCH, 5)))
+    headers = dict(subject.headers(scope(), "ada", Cursor(EPOCH, 5)))
     assert headers[b"x-replica-version"].decode() == f"{EPOCH}.5"
     assert headers[b"cache-control"] == b"private, no-cache"
     assert b"x-replica-stale" not in headers
     primary.reachable = False
-    assert dict(subject.headers("ada", Cursor(EPOCH, 5)))[b"x-replica-stale"] == b"true"
+    assert dict(subject.headers(scope(), "ada", Cursor(EPOCH, 5)))[b"x-replica-stale"] == b"true"

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.gallery.mirror.backoff import wait_s
 from gateway.gallery.mirror.graphql import (
     MirrorFailure,
     RowRefused,
@@ -21,14 +20,15 @@ from gateway.gallery.mirror.limits import MirrorLimits
 from gateway.gallery.mirror.routes import UpstreamSettings
 from gateway.gallery.mirror.sealing import ApiKey, CannotOpen, Sealer
 from gateway.settings import Settings
+from replica.backoff import wait_s
 
 SECRET = "a secret for tests, of thirty-two bytes at least"
 LIMITS = MirrorLimits.of(Settings())
 
 
 def waits(count: int, chance: float) -> list[float]:
-    bounds = {"first_s": LIMITS.backoff_first_s, "most_s": LIMITS.backoff_max_s}
-    return [wait_s(n, random=lambda: chance, **bounds) for n in range(1, count + 1)]
+    bounds = {"first_s": LIMITS.backoff_first_s, "max_s": LIMITS.backoff_max_s}
+    return [wait_s(n, draw=lambda: chance, **bounds) for n in range(1, count + 1)]
 
 
 def test_waits_double_up_to_an_hour_and_chance_takes_half_of_them_at_most() -> None:

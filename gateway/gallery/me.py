@@ -109,6 +109,6 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
                 "version": str(reading.version),
             }
         )
-        return freshness.answer(user, reading.version, body)
+        return freshness.answer(request.scope, user, reading.version, body)
 
     return [me]

@@ -1,0 +1,23 @@
+"""Ending tasks that do not want to end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+AGAIN_S = 0.1
+"""After which a task is told once more: over links that live, and with little to put in order, it took milliseconds."""
+
+
+async def cut_off(tasks: Iterable[asyncio.Task[Any]], *, again_s: float = AGAIN_S) -> None:
+    """Cancel tasks until they have ended, once more each ``again_s``.
+
+    Once is not enough over a dead link: psycopg then asks Postgres, over a connection of its own, to end the query, and
+    waits for that. It breaks the connection off when it is interrupted once more.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=again_s)
