@@ -121,9 +121,10 @@ class EmbeddedPostgres:
     def _spawn(self, account: Account) -> None:
         prepare(self.cluster, account)
         socket_dir = socket_dir_for(self.cluster, account)
-        # No server runs here, so the file is a dead one's; its process id may be another program's by now,
-        # at whose sight Postgres would refuse to start.
-        (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        # No server runs here, so these files are a dead one's; its process id may be another program's by now, or
+        # still its own because nobody has waited for it, at the sight of which Postgres would refuse to start.
+        for left_over in (self.cluster / "postmaster.pid", socket_dir / ".s.PGSQL.5432.lock"):
+            left_over.unlink(missing_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         settings = {"unix_socket_directories": str(socket_dir), "port": "5432", **self._settings}

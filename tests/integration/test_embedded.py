@@ -162,6 +162,7 @@ async def test_a_dead_servers_process_id_in_use_by_another_program_does_not_stop
     with subprocess.Popen(["sleep", "60"], **account_for(cluster).process) as other:
         lines = [str(other.pid), str(cluster), "1", "5432", str(cluster), "", "1 1", "ready"]
         (cluster / "postmaster.pid").write_text("\n".join(lines))
+        (cluster / ".s.PGSQL.5432.lock").write_text("\n".join(lines[:5]) + "\n")
         server = EmbeddedPostgres(data_dir)
         assert not server.running()
         assert rows(await server.start(), "SELECT 1") == [(1,)]
