@@ -17,7 +17,7 @@ from primary.declaration import SyncedTable
 from primary.feed import Row
 from replica.rendering import quoted
 
-STATEMENT_ROWS = 50  # more gain nothing
+STATEMENT_ROWS = 250  # of 50 a large commit takes a sixth longer, for each waits for the interpreter once
 _PARAMETERS_MAX = 32_766  # of a statement, as SQLite is made by default
 
 
