@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from functools import lru_cache
 from time import monotonic
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
@@ -36,6 +35,7 @@ MIN_VERSION_PARAMETER = "min_version"
 _MIN_VERSION = MIN_VERSION.lower().encode()
 _PARAMETER = MIN_VERSION_PARAMETER.encode()
 _UNSURE = "tidepool.unsure"  # in a request's scope when the replica could not be compared for it: whatever others find
+_TOLD_MAX = 10_000  # users whose headers are kept ready, 0.5 KB each
 _STALE: Header = (b"x-replica-stale", b"true")
 # What was read belongs to one user and ages at once: keep it, but ask before it is shown again.
 _CACHING: tuple[Header, ...] = ((b"cache-control", b"private, no-cache"), (b"vary", b"authorization, cookie"))
@@ -93,13 +93,8 @@ class Freshness:
         self._primary = primary
         self._wait_s = wait_ms / 1000
 
-        # Two users' rows can stand at the same cursor, and share a browser: what is one's must not count as
-        # unchanged for the other.
-        @lru_cache(maxsize=10_000)
-        def tag(user: str) -> bytes:
-            return b"-" + hashlib.blake2b(f"{edition}\0{user}".encode(), digest_size=6).hexdigest().encode()
-
-        self._tag = tag
+        self._edition = edition
+        self._told: dict[str, tuple[Cursor, tuple[Header, ...]]] = {}
 
     async def before(self, scope: Scope, user: str, *, there: bool = True) -> Answer | None:
         """See that the replica is current and at the client's min version; give the 304 if the client has it all.
@@ -151,13 +146,23 @@ class Freshness:
             await asyncio.sleep(max(0, min(pause, deadline - monotonic())))
             pause = min(pause * 2, PAUSE_MAX_S)
 
-    def headers(self, scope: Scope, user: str, version: Cursor) -> list[Header]:
+    def headers(self, scope: Scope, user: str, version: Cursor) -> tuple[Header, ...]:
         """Give the headers that say which state was read: the version first, its ETag second."""
-        text = str(version).encode()
-        headers = [(b"x-replica-version", text), (b"etag", b'"%b%b"' % (text, self._tag(user))), *_CACHING]
+        told = self._told.get(user)
+        if told is None or told[0] is not version:  # a replica gives the same object until it moves
+            if len(self._told) >= _TOLD_MAX:
+                self._told.clear()
+            text = str(version).encode()
+            etag = b'"%b-%b"' % (text, self._tag(user))
+            told = self._told[user] = version, ((b"x-replica-version", text), (b"etag", etag), *_CACHING)
         if _UNSURE in scope or not (self._primary.reachable and self._following.vouches(user)):
-            headers.append(_STALE)
-        return headers
+            return (*told[1], _STALE)
+        return told[1]
+
+    def _tag(self, user: str) -> bytes:
+        # Two users' rows can stand at the same cursor, and share a browser: what is one's must not count as
+        # unchanged for the other.
+        return hashlib.blake2b(f"{self._edition}\0{user}".encode(), digest_size=6).hexdigest().encode()
 
     def answer(self, scope: Scope, user: str, version: Cursor, body: bytes) -> Answer:
         """Answer a read, which `before` was asked of, with the JSON that was read at ``version``."""
