@@ -16,7 +16,7 @@ from gateway.gallery import browse_documents as documents
 from gateway.gallery.asked import album_id_asked, entries_asked, page_asked
 from gateway.gallery.browse_operations import AlbumPageRead, PagedRead
 from gateway.gallery.problems import no_such_album
-from gateway.gallery.reads import cursor_json
+from gateway.gallery.reads import answer_found, cursor_json, page_members
 from gateway.openapi import FreshRead, problem_spec
 from gateway.parameters import only
 from gateway.parts import Parts
@@ -57,14 +57,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         """Give an album with its cover and the number of its images."""
         only(request.scope, MIN_VERSION_PARAMETER)
         read = partial(albums.album, album_id=str(album_id_asked(album_id)))
-        user = request.user.user
-        if (unchanged := await freshness.before(request.scope, user, there=False)) is not None:
-            return unchanged
-        reading = await store.read(user, read)
-        if reading.value is None:
-            raise no_such_album()
-        body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
-        return freshness.answer(request.scope, user, reading.version, body)
+        return await answer_found(parts, request, no_such_album, read)
 
     @get(
         "/albums/{album_id:str}/images",
@@ -88,11 +81,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         reading = await store.read(user, read, long=asked.listing.filters.q is not None)
         if reading.value is None:
             raise no_such_album()
-        body = b'{"images":[%b],"next_cursor":%b,"version":"%b"}' % (
-            reading.value.images,
-            cursor_json(reading.value.next),
-            str(reading.version).encode(),
-        )
+        body = b"{%b}" % page_members(reading.value, reading.version)
         return freshness.answer(request.scope, user, reading.version, body)
 
     return [list_albums, get_album, list_album_images]

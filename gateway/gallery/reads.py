@@ -19,6 +19,8 @@ from gateway.gallery.documents import PAGE
 from gateway.gallery.problems import not_found
 from gateway.openapi import problem_spec
 from gateway.parts import Parts
+from gateway.problems import Problem
+from primary.cursor import Cursor
 from replica.gallery import detail, images
 from replica.gallery.browse import browse
 from replica.gallery.facets import facets
@@ -59,13 +61,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         if (unchanged := await freshness.before(scope, user)) is not None:
             return unchanged
         reading = await store.read(user, read, long=is_long)
-        page = reading.value
-        body = b'{"images":[%b],"next_cursor":%b,"version":"%b"}' % (
-            page.images,
-            cursor_json(page.next),
-            str(reading.version).encode(),
-        )
-        return freshness.answer(scope, user, reading.version, body)
+        return freshness.answer(scope, user, reading.version, b"{%b}" % page_members(reading.value, reading.version))
 
     @get(
         "/images/facets", operation_class=FacetsRead, responses={200: documents.FACETS}, summary="Count images by kind"
@@ -95,17 +91,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         include = include_asked(scope["query_string"])
         # Not a parameter of the handler: to hand one over takes Litestar 1.5 µs, of 48 that all of this takes.
         image = id_text_asked("image_id", scope["path_params"]["image_id"])
-        return await _of_image(request, partial(detail.detail, image_id=image, include=include))
-
-    async def _of_image(request: StrictRequest, read: Callable[[sqlite3.Connection], bytes | None]) -> Answer:
-        user = request.user.user
-        if (unchanged := await freshness.before(request.scope, user, there=False)) is not None:
-            return unchanged
-        reading = await store.read(user, read)
-        if reading.value is None:
-            raise not_found()
-        body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
-        return freshness.answer(request.scope, user, reading.version, body)
+        return await answer_found(parts, request, not_found, partial(detail.detail, image_id=image, include=include))
 
     def entries_of(request: StrictRequest, image_id: str, of: str) -> Callable[[sqlite3.Connection], bytes | None]:
         limit, after = entries_asked(
@@ -121,7 +107,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     )
     async def list_edits(request: StrictRequest, image_id: FromPath[str]) -> Answer:
         """Give the edits of an image, the latest first: which field, from what to what, by whom and when."""
-        return await _of_image(request, entries_of(request, image_id, detail.HISTORY))
+        return await answer_found(parts, request, not_found, entries_of(request, image_id, detail.HISTORY))
 
     @get(
         "/images/{image_id:str}/events",
@@ -131,9 +117,35 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     )
     async def list_events(request: StrictRequest, image_id: FromPath[str]) -> Answer:
         """Give the views, counts and uses of an image, the latest first."""
-        return await _of_image(request, entries_of(request, image_id, detail.EVENTS))
+        return await answer_found(parts, request, not_found, entries_of(request, image_id, detail.EVENTS))
 
     return [list_images, count_images, get_image, list_edits, list_events]
+
+
+async def answer_found(
+    parts: Parts,
+    request: StrictRequest,
+    missing: Callable[[], Problem],
+    read: Callable[[sqlite3.Connection], bytes | None],
+) -> Answer:
+    """Answer with the members of what ``read`` finds, and the version; raise ``missing`` where it finds nothing."""
+    scope, user = request.scope, request.user.user
+    if (unchanged := await parts.freshness.before(scope, user, there=False)) is not None:
+        return unchanged
+    reading = await parts.store.read(user, read)
+    if reading.value is None:
+        raise missing()
+    body = b'{%b,"version":"%b"}' % (reading.value, str(reading.version).encode())
+    return parts.freshness.answer(scope, user, reading.version, body)
+
+
+def page_members(page: Page, version: Cursor) -> bytes:
+    """Write a page of images, without the braces."""
+    return b'"images":[%b],"next_cursor":%b,"version":"%b"' % (
+        page.images,
+        cursor_json(page.next),
+        str(version).encode(),
+    )
 
 
 def cursor_json(cursor: PageCursor | None) -> bytes:
