@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar import Litestar, Router
 
-from gateway.auth.middleware import Authenticate
+from gateway.auth.asking import asking
 from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
 from gateway.events.streams import Streams
@@ -55,7 +55,7 @@ def create_app(
             *mirror.routes(parts),
             gallery_router(parts),
         ],
-        middleware=[Authenticate.by(verifier)],
+        before_request=asking(verifier),
         security=SECURITY,
     )
     app = Litestar(

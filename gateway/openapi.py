@@ -24,7 +24,7 @@ from litestar.openapi.spec import (
     Tag,
 )
 
-from gateway.auth.middleware import COOKIE
+from gateway.auth.asking import COOKIE
 from gateway.freshness import MIN_VERSION, MIN_VERSION_PARAMETER
 from gateway.problems import MEDIA_TYPE, ProblemBody
 

@@ -18,7 +18,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.handlers import BaseRouteHandler
 
-from gateway.auth.middleware import CrossSiteRequest
+from gateway.auth.asking import CrossSiteRequest
 from gateway.auth.tokens import KeysUnavailable, Unauthenticated
 from gateway.observe.request_ids import request_id_of
 from gateway.validation import FieldError, errors_of

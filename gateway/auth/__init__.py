@@ -1,7 +1,7 @@
-"""Who is asking: tokens, where their keys come from, and the layer that asks for them."""
+"""Who is asking: tokens, where their keys come from, and what asks for them."""
 
+from gateway.auth.asking import CrossSiteRequest, asking
 from gateway.auth.jwks import JwksKeys
-from gateway.auth.middleware import Authenticate, CrossSiteRequest
 from gateway.auth.secret import load_or_create_secret
 from gateway.auth.tokens import (
     Identity,
@@ -14,7 +14,6 @@ from gateway.auth.tokens import (
 )
 
 __all__ = [
-    "Authenticate",
     "CrossSiteRequest",
     "Identity",
     "JwksKeys",
@@ -23,6 +22,7 @@ __all__ = [
     "SecretKey",
     "TokenVerifier",
     "Unauthenticated",
+    "asking",
     "issue",
     "load_or_create_secret",
 ]

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from gateway import server
 from gateway.answers import Answer
 from gateway.app import create_app
-from gateway.auth import Authenticate, TokenVerifier
+from gateway.auth import TokenVerifier, asking
 from gateway.bodies import StrictRequest
 from gateway.events.streams import Streams
 from gateway.observe.logs import configure_logs
@@ -101,7 +101,7 @@ def create_bench_app(
         Router(
             "/bench/api",
             route_handlers=[newest_on_primary(settings.database_url)],
-            middleware=[Authenticate.by(verifier)],
+            before_request=asking(verifier),
         )
     )
     return app

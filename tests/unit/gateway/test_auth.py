@@ -18,7 +18,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from litestar import Litestar, Router, delete, get
 from litestar.testing import AsyncTestClient
 
-from gateway.auth import Authenticate, Identity, JwksKeys, KeysUnavailable, SecretKey, TokenVerifier, Unauthenticated
+from gateway.auth import Identity, JwksKeys, KeysUnavailable, SecretKey, TokenVerifier, Unauthenticated, asking
 from gateway.auth import issue as issue_token
 from gateway.auth.jwks import FETCH_PAUSE_S
 from gateway.bodies import StrictRequest
@@ -469,7 +469,7 @@ async def client() -> AsyncIterator[AsyncTestClient[Litestar]]:
     async def public() -> str:
         return "open"
 
-    api = Router("/api", route_handlers=[who, forget], middleware=[Authenticate.by(verifier())])
+    api = Router("/api", route_handlers=[who, forget], before_request=asking(verifier()))
     app = Litestar(
         [api, public],
         exception_handlers={Exception: answer},
