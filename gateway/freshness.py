@@ -129,7 +129,7 @@ class Freshness:
         pause = PAUSE_FIRST_S
         unreachable = False
         reached = await self._store.cursor(user)
-        while not (reached.epoch == version.epoch and reached >= version):
+        while not reached.covers(version):
             try:
                 async with asyncio.timeout(deadline - monotonic()):
                     reached = (await self._store.sync(user, at_least=version)).version

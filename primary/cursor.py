@@ -64,6 +64,15 @@ class Cursor:
     def __str__(self) -> str:
         return f"{self.epoch}.{self.version}"
 
+    def covers(self, other: Cursor) -> bool:
+        """Say whether who is here has seen all that was there: the same history, and no earlier in it.
+
+        >>> here, elsewhere = Cursor("6b-1-5-1", 42), Cursor("6b-2-5-1", 1)
+        >>> here.covers(here), here.covers(Cursor("6b-1-5-1", 43)), here.covers(elsewhere)
+        (True, False, False)
+        """
+        return self.epoch == other.epoch and self.version >= other.version
+
     def _versions(self, other: Cursor) -> tuple[int, int]:
         if self.epoch != other.epoch:
             raise EpochMismatch(f"{self.epoch} and {other.epoch} are different epochs")

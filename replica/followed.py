@@ -18,7 +18,8 @@ class Followed:
 
     ``joined`` is the era of the tail in which the replica was synced after it was followed: from then on, the tail
     tells of everything that it lacks. ``checked`` says whether the last attempt to compare it with the primary went
-    well. ``target`` is the newest cursor that was heard of and is not in the replica yet.
+    well. ``target`` is the newest cursor that was heard of and is not in the replica yet; ``written`` that of what the
+    user wrote through this node, for which reads wait.
     """
 
     user: str
@@ -29,6 +30,7 @@ class Followed:
     unasked_until: float = 0.0  # the primary was too slow: reads do not wait for it again so soon
     at: Cursor | None = None
     target: Cursor | None = None
+    written: Cursor | None = None
     behind_since: float = 0.0
     waiting: bool = False  # a sync of it is due or under way
     failures: int = 0  # to sync it, since it went well last
@@ -36,13 +38,21 @@ class Followed:
 
     def hear(self, cursor: Cursor, since: float) -> bool:
         """Note that the user is at ``cursor``, and may be since then; say whether that is news to the replica."""
-        if _is_past(self.at, cursor):
+        if self.at is not None and self.at.covers(cursor):
             return False
         self.behind_since = since if self.target is None else min(since, self.behind_since)
-        if _is_past(self.target, cursor):
+        if self.target is not None and self.target.covers(cursor):
             return False
         self.target = cursor
         return True
+
+    def write(self, cursor: Cursor, now: float) -> bool:
+        """Note that the user has written through this node; say whether that is news to the replica."""
+        if self.at is not None and self.at.covers(cursor):
+            return False
+        if self.written is None or not self.written.covers(cursor):
+            self.written = cursor
+        return self.hear(cursor, now)
 
     def reach(self, cursor: Cursor, target: Cursor | None, era: int | None) -> None:
         """Note that a sync that was begun when ``target`` was the newest, in ``era``, has brought it to ``cursor``."""
@@ -52,8 +62,10 @@ class Followed:
         if era is not None and (self.joined is None or era > self.joined):
             self.joined = era
         # What the primary has now is the truth, even where it is less than was heard: then it is another one.
-        if self.target is target or _is_past(cursor, self.target):
+        if self.target is target or (self.target is not None and cursor.covers(self.target)):
             self.target = None
+        if self.target is None or (self.written is not None and cursor.covers(self.written)):
+            self.written = None
 
     def fail(self, now: float) -> None:
         """Note that it could not be synced."""
@@ -61,18 +73,20 @@ class Followed:
         self.failures += 1
         self.unbrought_until = now + wait_s(self.failures, first_s=_RETRY_FIRST_S, max_s=_RETRY_MAX_S)
 
+    def known(self, era: int | None) -> Cursor | None:
+        """Give the cursor at which the replica lacks nothing that was heard of; None while that is to be asked for."""
+        return self.target if self.joined == era else None  # who joins has to look at the primary itself
+
     def lacks(self, era: int | None) -> bool:
         """Say whether it is to be synced though nobody reads it: something was heard of, or someone listens."""
         return self.target is not None or (self.streams > 0 and self.joined != era)
 
     def serves(self, era: int, now: float) -> bool:
         """Say whether the replica is as current as following makes it."""
-        return self.joined == era and (self.target is None or now - self.behind_since <= LAG_MAX_S)
+        if self.joined != era or self.written is not None:
+            return False
+        return self.target is None or now - self.behind_since <= LAG_MAX_S
 
     def heat(self) -> tuple[bool, float]:
         """Give what sorts the hottest first: those whom someone listens to, then those who were read last."""
         return self.streams == 0, -self.read_at
-
-
-def _is_past(cursor: Cursor | None, other: Cursor | None) -> bool:
-    return cursor is not None and other is not None and cursor.epoch == other.epoch and cursor >= other

@@ -139,9 +139,10 @@ class Follower:
         await self._store.cursor(user)  # a first copy takes the time that it takes
         followed = self._follow(user, self._time())  # it may have been let go meanwhile
         era, target = self._joinable(), followed.target
+        known = followed.known(era) if self._hears(self._time()) else None
         try:
             async with asyncio.timeout(self._limits.check_wait_s):
-                result = await self._store.sync(user)
+                result = await self._store.sync(user, at_least=known)
         except (TimeoutError, PrimaryError, ReplicaUnavailable) as error:
             followed.checked = False
             if not isinstance(error, PrimaryUnavailable):
@@ -153,9 +154,9 @@ class Follower:
     # ------------------------------------------------------------- who is followed
 
     def wake(self, user: str, cursor: Cursor) -> None:
-        """Bring a followed user to ``cursor`` now, without waiting for the tail to tell of it."""
+        """Bring a followed user to ``cursor``, which was written here, without waiting for the tail to tell of it."""
         followed = self._followed.get(user)
-        if followed is not None and followed.hear(cursor, self._time()):
+        if followed is not None and followed.write(cursor, self._time()):
             self._schedule(followed)
 
     @contextmanager
@@ -283,9 +284,8 @@ class Follower:
     async def _bring(self, followed: Followed) -> None:
         """Sync a user that moved, or that is to join."""
         target, era = followed.target, self._joinable()
-        known = target if followed.joined == era else None  # who joins has to look at the primary itself
         try:
-            result = await self._store.sync(followed.user, at_least=known)
+            result = await self._store.sync(followed.user, at_least=followed.known(era))
         except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
             followed.fail(self._time())
             if not isinstance(error, PrimaryUnavailable):

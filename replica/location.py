@@ -79,6 +79,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def remove_all(database: Path) -> None:
+    """Remove a database that is being built, and all that may lie beside it."""
+    for each in (database, *Location(database).beside(), database.with_name(database.name + "-journal")):
+        remove(each)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,11 +28,13 @@ from replica.ending import cut_off
 from replica.errors import Doubt, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
-from replica.location import DataDirectory, Location, remove, sync_folder
+from replica.location import DataDirectory, remove, remove_all
+from replica.publish import publish
 from replica.quarantine import set_aside
 from replica.replica import Replica
 from replica.results import Reading, ReplicaInfo, StoreCounts, StoreLimits, SyncResult
 from replica.schema import Schema
+from replica.slots import Bound, Slot
 from replica.state import State
 
 T = TypeVar("T")
@@ -45,20 +45,6 @@ CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres inc
 CUT_AGAIN_S = 0.5  # for what was broken off then: time to roll back and to seal, even on a busy disk
 
 _log = structlog.get_logger("replica.store")
-
-
-@dataclass(slots=True, weakref_slot=True)
-class _Slot:
-    """What is known of one user while anything of them is in use."""
-
-    user: str
-    location: Location
-    lane: Lane
-    replica: Replica | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: int = 0  # readers for whom it is being opened; it is not closed before they had their read
-    begun: int = 0  # syncs that were begun
-    outcome: SyncResult | Exception | None = None  # of the last that ended
 
 
 class Store:
@@ -80,9 +66,9 @@ class Store:
         self._limits = limits or StoreLimits()
         self._passing = passing
         self._lanes: list[Lane] = []
-        self._slots: weakref.WeakValueDictionary[str, _Slot] = weakref.WeakValueDictionary()
-        self._open: OrderedDict[str, _Slot] = OrderedDict()  # those with an open replica, the least used first
-        self._writers: OrderedDict[str, _Slot] = OrderedDict()  # those with a connection that writes, likewise
+        self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
+        self._open = Bound(self._limits.replica_open_max, self._close)
+        self._writers = Bound(self._limits.writers_open_max, self._rest)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pulls = asyncio.Semaphore(self._limits.sync_concurrency)
         self._openings = asyncio.Semaphore(OPENINGS)
@@ -113,7 +99,7 @@ class Store:
         while tasks := [*self._tasks]:
             _, late = await asyncio.wait(tasks, timeout=max(0, grace - asyncio.get_running_loop().time()))
             await cut_off(late, again_s=CUT_AGAIN_S)
-        for slot in [*self._open.values()]:
+        for slot in self._open:
             async with slot.lock:
                 await self._close(slot)
         for lane in self._lanes:
@@ -168,23 +154,24 @@ class Store:
     async def sync(self, user: str, *, at_least: Cursor | None = None) -> SyncResult:
         """Bring the user's replica to where the primary is now, or build it.
 
-        With ``at_least`` a replica that is there already is left as it is. The result is of a look at the primary
-        that began after this call. Cancelling the caller does not stop the sync.
+        With ``at_least`` a replica that is there already, or gets there by a sync that is under way, is left as it is.
+        Otherwise the result is of a look at the primary that began after this call. Cancelling the caller does not
+        stop the sync.
         """
         slot = self._slot(user)
-        if at_least is not None and slot.replica is not None:
-            cursor = slot.replica.state.cursor
-            if cursor.epoch == at_least.epoch and cursor >= at_least:
-                return SyncResult(cursor, 0, False)
-        return await self._run(self._shared_sync(slot, slot.begun))
+        if (there := _there(slot, at_least)) is not None:
+            return there
+        return await self._run(self._shared_sync(slot, slot.begun, at_least))
 
     async def rebuild(self, user: str) -> SyncResult:
         """Build the user's replica anew, whatever state it is in. What was there is served until then."""
         return await self._run(self._rebuild(self._slot(user)))
 
-    async def _shared_sync(self, slot: _Slot, ticket: int) -> SyncResult:
+    async def _shared_sync(self, slot: Slot, ticket: int, at_least: Cursor | None) -> SyncResult:
         async with slot.lock:
             if slot.begun == ticket:  # none has begun since the caller asked
+                if (there := _there(slot, at_least)) is not None:  # the one that was under way did it
+                    return there
                 slot.begun += 1
                 try:
                     with _told():
@@ -196,7 +183,7 @@ class Store:
         assert slot.outcome is not None
         return slot.outcome
 
-    async def _sync(self, slot: _Slot) -> SyncResult:
+    async def _sync(self, slot: Slot) -> SyncResult:
         """Sync within the slot's lock."""
         doubt = await self._ensure_open(slot)
         self._syncs += 1
@@ -205,12 +192,12 @@ class Store:
         except Doubt as found:
             return await self._replace(slot, found)
 
-    async def _rebuild(self, slot: _Slot) -> SyncResult:
+    async def _rebuild(self, slot: Slot) -> SyncResult:
         async with slot.lock:
             with _told():
                 return await self._pull(slot, None, anew=True)
 
-    async def _pull(self, slot: _Slot, doubt: Doubt | None, *, anew: bool = False) -> SyncResult:
+    async def _pull(self, slot: Slot, doubt: Doubt | None, *, anew: bool = False) -> SyncResult:
         try:
             async with self._pulls:
                 state = None if anew or slot.replica is None else slot.replica.state
@@ -226,7 +213,7 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise trouble.of_building(error) from error
 
-    async def _take_in(self, slot: _Slot, pull: Pull) -> SyncResult:
+    async def _take_in(self, slot: Slot, pull: Pull) -> SyncResult:
         if pull.kind is Kind.UNCHANGED:
             return SyncResult(pull.cursor, 0, False)
         if pull.kind is Kind.CHANGES:
@@ -242,7 +229,7 @@ class Store:
         self.advances.tell(slot.user, pull.cursor, reset=pull.reason in _OTHER_HISTORY)
         return SyncResult(pull.cursor, rows, pull.kind is Kind.SNAPSHOT)
 
-    async def _build(self, slot: _Slot, pull: Pull) -> int:
+    async def _build(self, slot: Slot, pull: Pull) -> int:
         """Build into a file of its own, and put that in the place of what was there."""
         if pull.reason is not Reason.NEW:
             _log.warning("replica_rebuilt", reason=pull.reason and pull.reason.value, cursor=str(pull.cursor))
@@ -250,49 +237,37 @@ class Store:
         temporary = self._directory.building / f"{slot.location.database.stem}.db"
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
-            await asyncio.to_thread(_remove, temporary)
+            await asyncio.to_thread(remove_all, temporary)
             rows = await build(temporary, self.schema, slot.user, pull, self._passing)
             await self._close(slot)
-            await asyncio.to_thread(self._publish, temporary, slot.location)
+            await asyncio.to_thread(publish, temporary, slot.location, self._passing)
         finally:
-            await asyncio.to_thread(_remove, temporary)
+            await asyncio.to_thread(remove_all, temporary)
         try:
             await self._open_file(slot)
         except Doubt as again:
             raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return rows
 
-    def _publish(self, temporary: Path, location: Location) -> None:
-        folder = location.database.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        for left_over in (location.wal, location.shm):  # a log without its file would be taken for the new file's
-            remove(left_over)
-        temporary.replace(location.database)
-        self._passing("build.renamed")
-        sync_folder(folder)
-        seal.write(location, seal.look(location))
-        self._passing("build.sealed")
-
     # ------------------------------------------------------------- opening and closing
 
     async def _opened(self, user: str) -> Replica:
         """Give the user's open replica, opening or building it first."""
+        if (slot := self._open.used(user)) is not None and slot.replica is not None and not self._closed:
+            return slot.replica
         self._refuse_if_closed()
-        slot = self._slots.get(user)
-        if slot is None or slot.replica is None:
-            slot = self._slot(user)
-            slot.wanted += 1
-            try:
-                while slot.replica is None:  # again where it was found in doubt meanwhile
-                    await self._run(self._open_or_build(slot))
-            finally:
-                slot.wanted -= 1
-                if len(self._open) > self._limits.replica_open_max:
-                    self._start(self._keep_bound())
-        self._open.move_to_end(user)
+        slot = self._slot(user)
+        slot.wanted += 1
+        try:
+            while slot.replica is None:  # again where it was found in doubt meanwhile
+                await self._run(self._open_or_build(slot))
+        finally:
+            slot.wanted -= 1
+            if self._open.exceeded:
+                self._start(self._open.keep())
         return slot.replica
 
-    async def _open_or_build(self, slot: _Slot) -> None:
+    async def _open_or_build(self, slot: Slot) -> None:
         async with slot.lock:
             if slot.replica is None:
                 with _told():
@@ -300,7 +275,7 @@ class Store:
                     if slot.replica is None:
                         await self._pull(slot, doubt)
 
-    async def _ensure_open(self, slot: _Slot) -> Doubt | None:
+    async def _ensure_open(self, slot: Slot) -> Doubt | None:
         """Open the file if there is one to be believed; otherwise give the doubt, None where there is no file."""
         if slot.replica is not None or not slot.location.database.exists():
             return None
@@ -311,15 +286,15 @@ class Store:
             return doubt
         return None
 
-    async def _open_file(self, slot: _Slot) -> None:
+    async def _open_file(self, slot: Slot) -> None:
         async with self._openings:
             slot.replica = await Replica.open(slot.location, self.schema, slot.user, slot.lane, self._passing)
-            self._open[slot.user] = slot
+            self._open.use(slot)
             if slot.replica.unfinished:
                 self._start(self._finish(slot, slot.replica))
-            await self._keep_bound()
+            await self._open.keep()
 
-    async def _finish(self, slot: _Slot, replica: Replica) -> None:
+    async def _finish(self, slot: Slot, replica: Replica) -> None:
         async with slot.lock:
             if slot.replica is not replica:
                 return
@@ -330,25 +305,15 @@ class Store:
             finally:
                 self._wrote(slot)
 
-    async def _keep_bound(self) -> None:
-        """Close the least used replicas that are too many, but for those that something is about to be done with."""
-        for slot in [*self._open.values()]:
-            if len(self._open) <= self._limits.replica_open_max:
-                return
-            if not slot.wanted and not slot.lock.locked():
-                async with slot.lock:
-                    await self._close(slot)
-
-    def _wrote(self, slot: _Slot) -> None:
+    def _wrote(self, slot: Slot) -> None:
         if slot.replica is not None and slot.replica.writes:
-            self._writers[slot.user] = slot
-            self._writers.move_to_end(slot.user)
-            if len(self._writers) > self._limits.writers_open_max:
-                self._start(self._keep_writers())
+            self._writers.use(slot)
+            if self._writers.exceeded:
+                self._start(self._writers.keep())
             if slot.replica.log_is_long:
                 self._start(self._checkpoint(slot, slot.replica))
 
-    async def _checkpoint(self, slot: _Slot, replica: Replica) -> None:
+    async def _checkpoint(self, slot: Slot, replica: Replica) -> None:
         async with slot.lock:
             if slot.replica is not replica or not replica.log_is_long:
                 return
@@ -357,43 +322,37 @@ class Store:
             except (Doubt, sqlite3.Error, OSError) as error:  # the log grows on; the next sync tries again
                 _log.warning("replica_checkpoint_failed", error=str(error))
 
-    async def _keep_writers(self) -> None:
-        """Close the least used of the connections that write which are too many, but for those that are in use."""
-        for slot in [*self._writers.values()]:
-            if len(self._writers) <= self._limits.writers_open_max:
-                return
-            if not slot.lock.locked():
-                async with slot.lock:
-                    self._writers.pop(slot.user, None)
-                    if slot.replica is not None:
-                        try:
-                            await slot.replica.rest()
-                        except (Doubt, sqlite3.Error, OSError) as error:  # the next read or write tells its worth
-                            _log.warning("replica_close_failed", error=str(error))
+    async def _rest(self, slot: Slot) -> None:
+        self._writers.drop(slot)
+        if slot.replica is not None:
+            try:
+                await slot.replica.rest()
+            except (Doubt, sqlite3.Error, OSError) as error:  # the next read or write tells its worth
+                _log.warning("replica_close_failed", error=str(error))
 
-    async def _close(self, slot: _Slot) -> None:
+    async def _close(self, slot: Slot) -> None:
         replica, slot.replica = slot.replica, None
-        self._open.pop(slot.user, None)
-        self._writers.pop(slot.user, None)
+        self._open.drop(slot)
+        self._writers.drop(slot)
         if replica is not None:
             try:
                 await replica.close()
             except (Doubt, sqlite3.Error, OSError) as error:  # the seal then tells what the file is worth
                 _log.warning("replica_close_failed", error=str(error))
 
-    async def _renew(self, slot: _Slot, replica: Replica, doubt: Doubt) -> SyncResult:
+    async def _renew(self, slot: Slot, replica: Replica, doubt: Doubt) -> SyncResult:
         """Set the file aside and build another, unless someone did since ``replica`` was read."""
         async with slot.lock:
             if slot.replica is not None and slot.replica is not replica:
                 return SyncResult(slot.replica.state.cursor, 0, False)
             return await self._replace(slot, doubt)
 
-    async def _replace(self, slot: _Slot, doubt: Doubt) -> SyncResult:
+    async def _replace(self, slot: Slot, doubt: Doubt) -> SyncResult:
         """Set the file aside and build another."""
         await self._condemn(slot, doubt)
         return await self._pull(slot, doubt)
 
-    async def _condemn(self, slot: _Slot, doubt: Doubt) -> None:
+    async def _condemn(self, slot: Slot, doubt: Doubt) -> None:
         self._doubts += 1
         _log.warning("replica_in_doubt", reason=doubt.reason, file=slot.location.database.name)
         await self._close(slot)
@@ -401,12 +360,12 @@ class Store:
 
     # ------------------------------------------------------------- small things
 
-    def _slot(self, user: str) -> _Slot:
+    def _slot(self, user: str) -> Slot:
         slot = self._slots.get(user)
         if slot is None:
             location = self._directory.of(user)
             lane = self._lanes[int(location.database.stem[:8], 16) % len(self._lanes)]
-            slot = self._slots[user] = _Slot(user, location, lane)
+            slot = self._slots[user] = Slot(user, location, lane)
         return slot
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -446,6 +405,14 @@ class Store:
             remove(left_over)
 
 
+def _there(slot: Slot, at_least: Cursor | None) -> SyncResult | None:
+    """Give what a sync comes to that finds the replica where it is wanted."""
+    if at_least is None or slot.replica is None:
+        return None
+    cursor = slot.replica.state.cursor
+    return SyncResult(cursor, 0, False) if cursor.covers(at_least) else None
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Tell callers of a doubt that could not be answered, and of a disk that fails, as of a replica that is away."""
@@ -455,8 +422,3 @@ def _told() -> Iterator[None]:
         raise ReplicaUnavailable(f"the replica is in doubt again and again: {doubt.reason}") from doubt
     except OSError as error:
         raise trouble.of_building(error) from error
-
-
-def _remove(path: Path) -> None:
-    for each in (path, *Location(path).beside(), path.with_name(path.name + "-journal")):
-        remove(each)

@@ -136,11 +136,11 @@ class EventStream(ASGIResponse):
         """Tell a client that has ``told`` of the replica's advance to ``cursor``."""
         if cursor == told:
             return
-        if not _follows(cursor, told):
+        if not cursor.covers(told):
             if (checked := await self._not_behind(told)) is None:
                 return
             cursor = checked
-        if not _follows(cursor, told):
+        if not cursor.covers(told):
             await self._put(_reset(cursor))
         elif not self._with_changes:
             await self._put(_version(cursor))
@@ -185,10 +185,6 @@ class EventStream(ASGIResponse):
 
 class Stalled(Exception):
     """The client does not read what it is sent."""
-
-
-def _follows(cursor: Cursor, told: Cursor) -> bool:
-    return cursor.epoch == told.epoch and cursor >= told
 
 
 def _version(cursor: Cursor) -> bytes:

@@ -59,7 +59,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         user = request.user.user
         wanted = _wanted(data)
         result = await store.sync(user)
-        if wanted is not None and not (result.version.epoch == wanted.epoch and result.version >= wanted):
+        if wanted is not None and not result.version.covers(wanted):
             await freshness.reach(user, wanted)
             result = SyncResult(await store.cursor(user), result.applied, result.rebuilt)
         return SyncAnswer(str(result.version), result.applied, result.rebuilt)

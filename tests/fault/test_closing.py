@@ -126,7 +126,8 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
     store = bay.store
     await grow(bay.primary, "ann", 3)
     await store.sync("ann")
-    replica = store._open["ann"].replica
+    slot = store._slot("ann")
+    replica = slot.replica
     assert replica is not None
     long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT "
 
@@ -137,7 +138,7 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
     await writer.run(prepare)
     await replica._end_writing()
     replica.unfinished = [f"CREATE TABLE endless AS {long} CASE WHEN i = 1000 THEN begun() END FROM n"]
-    store._start(store._finish(store._open["ann"], replica))
+    store._start(store._finish(slot, replica))
     await begun.wait()
     async with asyncio.timeout(4):
         await bay.close()

@@ -241,6 +241,45 @@ async def test_a_write_through_this_node_is_brought_at_once_and_the_tail_brings_
     assert ada.store.synced == ["ada"]
 
 
+async def test_a_read_after_a_write_through_this_node_waits_for_the_write_and_no_longer(ada: Harness):
+    ada.store.gate.clear()
+    ada.follower.wake("ada", ada.move("ada", 2))
+    assert not ada.follower.serves("ada")
+    reading = asyncio.create_task(ada.follower.check("ada"))
+    await ada.settle()
+    ada.store.gate.set()
+    assert await reading
+    assert ada.store.at["ada"] == at(2)
+    assert ada.follower.serves("ada")
+    ada.store.gate.clear()
+    await ada.look(ada=ada.move("ada", 3))
+    assert ada.follower.serves("ada"), "what somebody else wrote may come a moment later"
+    ada.store.gate.set()
+
+
+async def test_a_write_that_cannot_be_brought_leaves_reads_unvouched_for(ada: Harness):
+    ada.store.fails = PrimaryUnavailable()
+    ada.follower.wake("ada", ada.move("ada", 2))
+    await ada.settle()
+    assert not ada.follower.serves("ada")
+    assert not await ada.follower.check("ada")
+    assert not ada.follower.vouches("ada")
+    ada.store.fails = None
+    assert await ada.follower.check("ada")
+    assert ada.follower.serves("ada")
+
+
+async def test_a_check_while_the_tail_is_silent_asks_the_primary_whatever_was_heard_before(ada: Harness):
+    ada.store.gate.clear()
+    await ada.look(ada=ada.move("ada", 2))
+    ada.store.at["ada"] = at(2)
+    ada.now += 2
+    ada.move("ada", 3)
+    ada.store.gate.set()
+    assert await ada.follower.check("ada")
+    assert ada.store.at["ada"] == at(3)
+
+
 async def test_what_a_sync_that_somebody_asked_for_has_brought_is_not_pulled_again(ada: Harness):
     ada.store.at["ada"] = ada.move("ada", 2)
     await ada.look(ada=at(2))
