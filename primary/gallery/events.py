@@ -47,17 +47,26 @@ class Counted:
 _INSERT = sa.text(
     """
 INSERT INTO image_event (user_id, image_id, kind, occurred_at, client_event_id)
-VALUES (:user, :image, :kind, coalesce(CAST(:at AS timestamptz), now()), :event)
+SELECT :user, :image, :kind, coalesce(CAST(:at AS timestamptz), now()), :event
+WHERE NOT EXISTS (SELECT FROM event_taken_back WHERE user_id = :user AND client_event_id = :event)
 ON CONFLICT (user_id, client_event_id) DO NOTHING"""
 )
 _SAME = sa.text(
-    "SELECT image_id = :image AND kind = :kind FROM image_event WHERE user_id = :user AND client_event_id = :event"
+    """
+SELECT image_id = :image AND kind = :kind FROM image_event WHERE user_id = :user AND client_event_id = :event
+UNION ALL
+SELECT image_id = :image AND :kind = 'o' FROM event_taken_back WHERE user_id = :user AND client_event_id = :event"""
 )
 _TAKE_BACK = sa.text(
     """
-DELETE FROM image_event WHERE user_id = :user AND id = (
-  SELECT id FROM image_event WHERE user_id = :user AND image_id = :image AND kind = 'o'
-  ORDER BY occurred_at DESC, id DESC LIMIT 1)"""
+WITH gone AS (
+  DELETE FROM image_event WHERE user_id = :user AND id = (
+    SELECT id FROM image_event WHERE user_id = :user AND image_id = :image AND kind = 'o'
+    ORDER BY occurred_at DESC, id DESC LIMIT 1)
+  RETURNING user_id, client_event_id, image_id)
+INSERT INTO event_taken_back (user_id, client_event_id, image_id)
+SELECT user_id, client_event_id, image_id FROM gone WHERE client_event_id IS NOT NULL
+ON CONFLICT DO NOTHING"""
 )
 
 
@@ -74,7 +83,10 @@ def check_event(happened: msgspec.Struct | None) -> Happened:
 
 
 async def count(write: Write, image_id: UUID, kind: Kind, happened: Happened) -> Counted:
-    """Count an event of an image. Raises `NotFound`, and `EventTaken` where its id is of another event."""
+    """Count an event of an image, unless it was before, and taken back since or not.
+
+    Raises `NotFound`, and `EventTaken` where its id is of another event.
+    """
     await current(write, image_id)
     asked = {"user": write.user, "image": image_id, "kind": kind, "event": _or_none(happened.client_event_id)}
     inserted = await write.execute(_INSERT, asked | {"at": _or_none(happened.occurred_at)})
@@ -85,7 +97,10 @@ async def count(write: Write, image_id: UUID, kind: Kind, happened: Happened) ->
 
 
 async def take_o_back(write: Write, image_id: UUID) -> Activity:
-    """Forget the newest o of an image, if there is one, and its client_event_id with it. Raises `NotFound`."""
+    """Forget the newest o of an image, if there is one. Raises `NotFound`.
+
+    Its client_event_id is kept, so that a report of it that was sent again and comes late does not count.
+    """
     await current(write, image_id)
     await write.execute(_TAKE_BACK, {"user": write.user, "image": image_id})
     return await current(write, image_id)

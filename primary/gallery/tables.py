@@ -229,6 +229,18 @@ image_event = sa.Table(
     info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "occurred_at", "id"])]),
 )
 
+event_taken_back = sa.Table(
+    "event_taken_back",
+    metadata,
+    _owner(),
+    sa.Column("client_event_id", sa.Text, primary_key=True),
+    sa.Column("image_id", sa.Uuid, nullable=False),
+    _part_of("image", "image_id"),
+    # For the cascade from image.
+    sa.Index(None, "user_id", "image_id"),
+    comment="The client's ids of o events that were taken back: a late report of one does not count it again.",
+)
+
 album = sa.Table(
     "album",
     metadata,

@@ -66,6 +66,22 @@ async def test_an_event_that_is_reported_again_is_counted_once(alice: httpx.Asyn
     assert len({answer.content for answer in answers}) == 1
 
 
+async def test_an_o_that_was_taken_back_is_not_counted_again_by_a_report_of_it_that_comes_late(
+    alice: httpx.AsyncClient,
+) -> None:
+    event = {"client_event_id": "e1"}
+    assert (await asked(alice, "POST", f"{PATH}/o", event))["o_count"] == 1
+    assert (await asked(alice, "DELETE", f"{PATH}/o"))["o_count"] == 0
+    assert (await asked(alice, "POST", f"{PATH}/o", event))["o_count"] == 0
+    assert (await reads(alice, IMAGE_ID))[0]["o_count"] == 0
+    answer = await alice.post(f"{PATH}/views", json=event)
+    assert_problem(answer, 409, "client_event_id_taken", "client_event_id")
+    assert (await asked(alice, "POST", f"{PATH}/o", {"client_event_id": "e2"}))["o_count"] == 1
+    assert (await alice.delete(f"/api/images/{IMAGE_ID}")).status_code == 200
+    await save(alice, id=IMAGE_ID)
+    assert (await asked(alice, "POST", f"{PATH}/o", event))["o_count"] == 1, "of another image, though of its id"
+
+
 async def test_an_event_id_is_not_given_to_another_event(alice: httpx.AsyncClient, database_url: str) -> None:
     await asked(alice, "POST", f"{PATH}/views", {"client_event_id": "e1"})
     before = await contents(database_url)
