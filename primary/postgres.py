@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.pq import ConnStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -219,6 +220,21 @@ class Primary:
         return cursor
 
     async def _take(self) -> Connection:
+        """Take a connection that is alive as far as can be told without asking Postgres.
+
+        So who asks first after a restart of Postgres does not pay for the connections that it ended.
+        """
+        connection = await self._taken()
+        while not _is_alive(connection):
+            await self._pool.putconn(connection)  # another is made in its place
+            try:
+                connection = await self._pool.getconn(_FAILED_FAST_S)
+            except PoolTimeout as error:
+                self._lose()
+                raise PrimaryUnavailable from error
+        return connection
+
+    async def _taken(self) -> Connection:
         if not self._reachable:
             return await self._pool.getconn(_FAILED_FAST_S)
         async with self._hoping(None):
@@ -273,6 +289,16 @@ class Primary:
 _CURSOR = sa.text(
     f"SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE user_id = :user), 0) AS version"
 )
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Say whether a connection that nobody used lately is there, by what has come over it meanwhile."""
+    try:
+        for _ in range(2):  # a server that ends a connection says why, and then closes it; neither is waited for
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return connection.pgconn.status == ConnStatus.OK
 
 
 def give_up(connection: Connection) -> None:

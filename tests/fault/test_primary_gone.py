@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -110,6 +111,20 @@ async def test_reads_go_on_while_postgres_is_stopped_and_all_recovers(
         await bay.store.sync(user)
     await bay.assert_same("ann", "bob", "cy", "new")
     assert bay.store.counts().rebuilds == 2, "of the damaged one and of the new one"
+
+
+async def test_who_asks_after_a_restart_of_postgres_does_not_pay_for_the_connections_that_it_ended(
+    stoppable: Bay, own_postgres: EmbeddedPostgres
+) -> None:
+    """Nobody asked while it was away, so nobody knows."""
+    primary = stoppable.primary
+    async with AsyncExitStack() as stack:
+        for _ in range(10):
+            await stack.enter_async_context(primary.connection())
+    await own_postgres.stop()
+    await own_postgres.start()
+    await asyncio.gather(*(change(primary, f"user {n}") for n in range(10)))
+    assert primary.reachable
 
 
 async def test_syncs_go_on_by_themselves_over_restarts_of_postgres(
