@@ -48,32 +48,32 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @given(st.integers(0, 2**32))
 def test_pages_join_up_to_the_list_that_was_asked_for(seed: int) -> None:
     choose = random.Random(seed)
-    gallery = Gallery()
-    gallery.grow(choose, choose.randrange(60))
-    for _ in range(12):
-        listing = random_listing(choose, gallery)
-        assert walked(gallery, listing, choose.randrange(1, 12)) == gallery.listed(listing), listing
+    with Gallery() as gallery:
+        gallery.grow(choose, choose.randrange(60))
+        for _ in range(12):
+            listing = random_listing(choose, gallery)
+            assert walked(gallery, listing, choose.randrange(1, 12)) == gallery.listed(listing), listing
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32))
 def test_while_images_come_and_go_between_pages_every_one_that_stays_is_met_once(seed: int) -> None:
     choose = random.Random(seed)
-    gallery = Gallery()
-    gallery.grow(choose, 40)
-    for _ in range(6):
-        listing = random_listing(choose, gallery)
-        before = gallery.listed(listing)
-        met, after = page(gallery, listing, 3, None)
-        while after is not None:
-            gallery.grow(choose, 2)
-            if met:
-                gallery.remove_image(choose.choice([*gallery.images]))
-            more, after = page(gallery, listing, 3, after)
-            met += more
-        staying = [image for image in before if image in gallery.images]
-        assert len(set(met)) == len(met), listing
-        assert [image for image in met if image in staying] == staying, listing
+    with Gallery() as gallery:
+        gallery.grow(choose, 40)
+        for _ in range(6):
+            listing = random_listing(choose, gallery)
+            before = gallery.listed(listing)
+            met, after = page(gallery, listing, 3, None)
+            while after is not None:
+                gallery.grow(choose, 2)
+                if met:
+                    gallery.remove_image(choose.choice([*gallery.images]))
+                more, after = page(gallery, listing, 3, after)
+                met += more
+            staying = [image for image in before if image in gallery.images]
+            assert len(set(met)) == len(met), listing
+            assert [image for image in met if image in staying] == staying, listing
 
 
 def counted(gallery: Gallery, filters: Filters) -> dict[str, Any]:
@@ -98,13 +98,13 @@ def counted(gallery: Gallery, filters: Filters) -> dict[str, Any]:
 @given(st.integers(0, 2**32))
 def test_counts_are_those_of_the_list_with_the_same_filters(seed: int) -> None:
     choose = random.Random(seed)
-    gallery = Gallery()
-    gallery.grow(choose, choose.randrange(60))
-    for _ in range(12):
-        filters = random_listing(choose, gallery).filters
-        told = json.loads(b"{%b}" % facets(gallery.connection, filters))
-        for name in ("models", "sources"):
-            told[name] = [(one["value"], one["count"]) for one in told[name]]
-        assert [one["title"] for one in told["albums"]] == [gallery.albums[one["id"]] for one in told["albums"]]
-        told["albums"] = [(one["id"], one["count"]) for one in told["albums"]]
-        assert told == counted(gallery, filters), filters
+    with Gallery() as gallery:
+        gallery.grow(choose, choose.randrange(60))
+        for _ in range(12):
+            filters = random_listing(choose, gallery).filters
+            told = json.loads(b"{%b}" % facets(gallery.connection, filters))
+            for name in ("models", "sources"):
+                told[name] = [(one["value"], one["count"]) for one in told[name]]
+            assert [one["title"] for one in told["albums"]] == [gallery.albums[one["id"]] for one in told["albums"]]
+            told["albums"] = [(one["id"], one["count"]) for one in told["albums"]]
+            assert told == counted(gallery, filters), filters

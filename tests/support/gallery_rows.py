@@ -6,7 +6,7 @@ import random
 import re
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from primary.gallery.tables import catalog
@@ -52,7 +52,7 @@ def insert(connection: sqlite3.Connection, table: str, **values: Any) -> None:
 
 @dataclass
 class Gallery:
-    """Rows by id. ``connection`` is a replica that has the same."""
+    """Rows by id. ``connection`` is a replica that has the same; ``with Gallery() as gallery`` closes it."""
 
     connection: sqlite3.Connection = field(default_factory=new_replica)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -60,6 +60,12 @@ class Gallery:
     albums: dict[str, str] = field(default_factory=dict)
     places: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     made: int = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
 
     def add_image(self, choose: random.Random, **values: Any) -> str:
         self.made += 1
