@@ -19,13 +19,14 @@ def json_members(table: SyncedTable, alias: str = "") -> str:
     """
     prefix = f"{quoted(alias)}." if alias else ""
     members = " || ".join(
-        f"'{',' if place else ''}\"{column.name}\":' || {_value(column, prefix + quoted(column.name))}"
+        f"'{',' if place else ''}\"{column.name}\":' || {json_value(column, prefix + quoted(column.name))}"
         for place, column in enumerate(table.columns)
     )
     return f"({members})"  # || is left-associative: without the parentheses a longer chain would not contain this one
 
 
-def _value(column: SyncedColumn, name: str) -> str:
+def json_value(column: SyncedColumn, name: str) -> str:
+    """Give the SQL of one value as JSON; ``name`` is the SQL of the value."""
     match column.mapping.json:
         case "boolean":
             return f"CASE {name} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE 'null' END"
