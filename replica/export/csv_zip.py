@@ -15,7 +15,8 @@ from pathlib import Path
 from primary.declaration import SyncedColumn, SyncedTable
 from replica.apart import SOURCE
 from replica.export.manifest import Manifest
-from replica.rendering import json_value, quoted
+from replica.export.values import exact_json, writes_texts
+from replica.rendering import quoted
 
 MANIFEST = "manifest.json"
 
@@ -26,7 +27,7 @@ _LEVEL = 1  # a third of the time of the default, for a sixth more bytes
 def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Path:
     """Write the rows of a replica; see `replica.export.formats.Write`."""
     path = folder / "export.zip"
-    connection.text_factory = bytes
+    writes_texts(connection)
     with (
         path.open("xb") as out,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
@@ -56,7 +57,7 @@ def _cell(column: SyncedColumn) -> str:
     name = quoted(column.name)
     match column.mapping.json:
         case "boolean" | "real":
-            return f"CASE WHEN {name} IS NULL THEN '' ELSE {json_value(column, name)} END"
+            return f"CASE WHEN {name} IS NULL THEN '' ELSE {exact_json(column, name)} END"
         case "hex":
             return f"CASE WHEN {name} IS NULL THEN '' ELSE '\\x' || lower(hex({name})) END"
     if column.mapping.storage == "INTEGER":
