@@ -42,11 +42,11 @@ def create_app(
     Everything below /api asks for a token, whatever is mounted there; nothing else does.
     """
     metrics = metrics or Metrics()
-    metrics.watch(store, primary, follower)
+    exports = Places(per_user_max=settings.exports_per_user_max, node_max=settings.exports_max)
+    metrics.watch(store, primary, follower, exports)
     edition = f"{release()} {store.schema.hash}"
     freshness = Freshness(store, follower, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
     writes = Writes(primary, kept_s=settings.idempotency_kept_s)
-    exports = Places(per_user_max=settings.exports_per_user_max, node_max=settings.exports_max)
     parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes, exports)
     api = Router(
         "/api",

@@ -26,9 +26,8 @@ class Places:
         self._node_max = node_max
         self._taken: Counter[str] = Counter()
 
-    @property
-    def taken(self) -> int:
-        """How many are in hand."""
+    def __len__(self) -> int:
+        """Give how many are in hand."""
         return self._taken.total()
 
     @contextmanager
@@ -36,7 +35,7 @@ class Places:
         """Hold a place for as long as the block runs. Raises a `Problem`: 429."""
         if self._taken[user] >= self._per_user_max:
             raise _too_many(f"you have {self._per_user_max} exports under way, which is as many as a user may have")
-        if self.taken >= self._node_max:
+        if len(self) >= self._node_max:
             raise _too_many(f"this server has {self._node_max} exports under way, which is as many as it may have")
         self._taken[user] += 1
         try:

@@ -43,8 +43,9 @@ def read(name: str, content: bytes, catalog: Catalog) -> Read:
 def _sqlite(content: bytes, catalog: Catalog) -> Read:
     with closing(opened(content)) as connection:
         try:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             ((version, user, at, total),) = connection.execute("SELECT version, user, exported_at, rows FROM _export")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, AssertionError) as error:
             raise CutOff from error
         tables = [
             {"name": name, "rows": rows, "columns": json.loads(columns)}
