@@ -8,6 +8,7 @@ from gateway.auth.asking import asking
 from gateway.auth.tokens import TokenVerifier
 from gateway.bodies import StrictRequest
 from gateway.events.streams import Streams
+from gateway.exports.places import Places
 from gateway.freshness import Freshness
 from gateway.gallery import me
 from gateway.gallery.mirror import routes as mirror
@@ -18,7 +19,7 @@ from gateway.once import Writes
 from gateway.openapi import SECURITY, openapi_config, release
 from gateway.parts import Parts
 from gateway.problems import answer
-from gateway.routes import events, health, sync
+from gateway.routes import events, export, health, sync
 from gateway.settings import Settings
 from primary.declaration import Catalog
 from primary.postgres import Primary
@@ -41,16 +42,18 @@ def create_app(
     Everything below /api asks for a token, whatever is mounted there; nothing else does.
     """
     metrics = metrics or Metrics()
-    metrics.watch(store, primary, follower)
+    exports = Places(per_user_max=settings.exports_per_user_max, node_max=settings.exports_max)
+    metrics.watch(store, primary, follower, exports)
     edition = f"{release()} {store.schema.hash}"
     freshness = Freshness(store, follower, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
     writes = Writes(primary, kept_s=settings.idempotency_kept_s)
-    parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes)
+    parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes, exports)
     api = Router(
         "/api",
         route_handlers=[
             *sync.routes(parts),
             *events.routes(parts),
+            *export.routes(parts),
             *me.routes(parts),
             *mirror.routes(parts),
             gallery_router(parts),

@@ -96,10 +96,11 @@ class Freshness:
         self._edition = edition
         self._told: dict[str, tuple[Cursor, tuple[Header, ...]]] = {}
 
-    async def before(self, scope: Scope, user: str, *, there: bool = True) -> Answer | None:
+    async def before(self, scope: Scope, user: str, *, there: bool = True, weak: bool = False) -> Answer | None:
         """See that the replica is current and at the client's min version; give the 304 if the client has it all.
 
         Where it is not sure that what is asked for is ``there``, a star, which means whatever there is, says nothing.
+        ``weak`` is for answers whose ETag is `weakened`.
         Raises a `Problem`: 422 `invalid_cursor`, 409 `cursor_epoch_changed`, 504 `version_not_reached`.
         """
         min_version: bytes | None = None
@@ -121,7 +122,9 @@ class Freshness:
         headers = self.headers(scope, user, await self._store.cursor(user))
         if not there and if_none_match == b"*":
             return None
-        return Answer(304, headers) if _matches(if_none_match, headers[1][1]) else None
+        if not _matches(if_none_match, headers[1][1]):
+            return None
+        return Answer(304, weakened(headers) if weak else headers)
 
     async def reach(self, user: str, version: Cursor) -> None:
         """Wait until the user's replica is at ``version`` or past it, syncing it as needed."""
@@ -167,6 +170,11 @@ class Freshness:
     def answer(self, scope: Scope, user: str, version: Cursor, body: bytes) -> Answer:
         """Answer a read, which `before` was asked of, with the JSON that was read at ``version``."""
         return Answer.json(body, headers=self.headers(scope, user, version))
+
+
+def weakened(headers: tuple[Header, ...]) -> tuple[Header, ...]:
+    """Make the ETag a weak one: for an answer that says the same each time, but not with the same bytes."""
+    return tuple((name, b"W/" + value if name == b"etag" else value) for name, value in headers)
 
 
 def _matches(if_none_match: bytes, etag: bytes) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.auth.tokens import TokenVerifier
 from gateway.events.streams import Streams
+from gateway.exports.places import Places
 from gateway.freshness import Freshness
 from gateway.observe.metrics import Metrics
 from gateway.once import Writes
@@ -36,3 +37,4 @@ class Parts:
     metrics: Metrics
     freshness: Freshness
     writes: Writes
+    exports: Places

@@ -104,6 +104,11 @@ class Settings:
     event_age_max_s: Annotated[float, Duration(0.05, 86_400)] = 3_600  # so that streams move to nodes that were added
     event_stall_max_s: Annotated[float, Duration(0.05, 3_600)] = 30  # for a client that does not read what it is sent
 
+    # Exports: each is a file in the data directory, as large as the user's rows, until its last byte is sent.
+    exports_per_user_max: Annotated[int, Whole(0, 1_000)] = 2  # one, and the one before it that is still going on
+    exports_max: Annotated[int, Whole(0, 1_000)] = 8
+    export_stall_max_s: Annotated[float, Duration(0.05, 3_600)] = 30  # for a client that takes no more of it
+
     # What the primary is asked for. The pool carries writes and syncs together, so it is larger than the
     # bound on syncs; the probe's interval is how late a lost primary may be noticed.
     primary_pool_max: Annotated[int, Whole(1, 1_000)] = 10

@@ -52,6 +52,7 @@ class DataDirectory:
         self.lock = root / "lock"
         self.replicas = root / "replicas"
         self.building = root / "building"
+        self.apart = root / "apart"
         self.quarantine = root / "quarantine"
 
     def of(self, user: str) -> Location:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from primary.declaration import SyncedColumn, SyncedTable
 
 
@@ -10,22 +12,25 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def json_members(table: SyncedTable, alias: str = "") -> str:
+def json_members(table: SyncedTable, alias: str = "", value: Callable[[SyncedColumn, str], str] | None = None) -> str:
     """Give the SQL of a row's JSON members, ``"id":…,"prompt":…``, without braces, in declared order.
 
     ``alias`` is the name that the query gives the table. A `ReadIndex` that is ``rendered`` carries this very
     expression: a query that uses it in that index's order reads it ready-made, any other computes it.
+    ``value`` gives the SQL of one value, where it is not to be `json_value`'s.
     (It is concatenated, not json_object(): that parses JSON columns again, and refuses what nests over 1,000 deep.)
     """
     prefix = f"{quoted(alias)}." if alias else ""
+    written = value or json_value
     members = " || ".join(
-        f"'{',' if place else ''}\"{column.name}\":' || {_value(column, prefix + quoted(column.name))}"
+        f"'{',' if place else ''}\"{column.name}\":' || {written(column, prefix + quoted(column.name))}"
         for place, column in enumerate(table.columns)
     )
     return f"({members})"  # || is left-associative: without the parentheses a longer chain would not contain this one
 
 
-def _value(column: SyncedColumn, name: str) -> str:
+def json_value(column: SyncedColumn, name: str) -> str:
+    """Give the SQL of one value as JSON; ``name`` is the SQL of the value."""
     match column.mapping.json:
         case "boolean":
             return f"CASE {name} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE 'null' END"

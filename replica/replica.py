@@ -174,6 +174,11 @@ class Replica(Source):
         """See `Source.check`."""
         writing = self._writing
         self._turn = (writing, getattr(self, "state", None) if writing % 2 == 0 else None)
+        self.attest()
+
+    def attest(self) -> None:
+        """Raise `Doubt` if the file is not as it was left. From any thread."""
+        writing = self._writing
         if writing % 2 == 0 and seal.look(self.location) != self._seen and writing == self._writing:
             raise Doubt("the file was changed by someone else")
 

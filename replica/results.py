@@ -19,6 +19,7 @@ class StoreLimits:
     sync_concurrency: int = 8  # pulls at once: each holds a connection to the primary and a snapshot there
     read_lanes: int = 1  # threads for long reads: more of them fight the event loop for the interpreter
     read_timeout_ms: int = 2_000  # no page takes a hundredth of it; what does is stopped
+    apart_timeout_s: float = 600  # 1,000,000 rows take seconds; while one is read, its file's log cannot begin anew
     quarantine_max: int = 20  # files set aside that are kept for inspection
 
 

@@ -74,6 +74,16 @@ def fts_name(table: SyncedTable) -> str:
     return f"{table.name}_fts"
 
 
+def copied(table: SyncedTable) -> tuple[str, list[str]]:
+    """Give what makes a table in a file of its owner's own: the table itself, and what follows its rows.
+
+    No index carries rendered rows there: that is for pages of this program, and takes as much room as the rows.
+    """
+    indexes = [_index(table, index, _index_name(table, index)) for index in table.indexes]
+    keys = [_key(table)] if table.key else []
+    return _create_table(table), [*keys, *indexes, *(_full_text(table) if table.full_text else [])]
+
+
 def _create_table(table: SyncedTable) -> str:
     columns = ", ".join(
         f"{quoted(column.name)} {column.mapping.storage}{'' if column.nullable else ' NOT NULL'}"

@@ -11,6 +11,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from primary.errors import PrimaryUnavailable
 from primary.feed import Feed, Kind, Pull, Reason
 from replica import seal, trouble
 from replica.advances import Advances
+from replica.apart import Apart, SupportsClose, Work
 from replica.build import build
 from replica.datadir import Ownership
 from replica.ending import cut_off
@@ -38,6 +40,7 @@ from replica.slots import Bound, Slot
 from replica.state import State
 
 T = TypeVar("T")
+Closing = TypeVar("Closing", bound=SupportsClose)
 
 OPENINGS = 8  # files opened at once: by so many, and no more, can the bound be passed while a crowd of readers arrives
 _OTHER_HISTORY = (Reason.EPOCH, Reason.AHEAD, Reason.OLDER)  # what was told of the one before is of no use any more
@@ -72,6 +75,7 @@ class Store:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pulls = asyncio.Semaphore(self._limits.sync_concurrency)
         self._openings = asyncio.Semaphore(OPENINGS)
+        self._apart = count(1)
         self._syncs = self._rebuilds = self._doubts = 0
         self._closed = True
 
@@ -131,6 +135,41 @@ class Store:
             except Doubt as again:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return Reading(state.cursor, value)
+
+    async def read_apart(self, user: str, work: Work[Closing]) -> Reading[Closing]:
+        """Run ``work`` on one state of the user's replica, apart from every other read (see `replica.apart`).
+
+        For what takes seconds. Cancelling the caller stops it. A file that is found in doubt, also when it was read, is
+        rebuilt and read once more. Raises as `read` does, and `ReplicaUnavailable` where the disk has no room.
+        """
+        self._refuse_if_closed()
+        slot = self._slot(user)
+        slot.wanted += 1
+        try:
+            replica = await self._opened(user)
+            try:
+                return await self._read_apart(replica, work)
+            except Doubt as doubt:
+                await self._run(self._renew(slot, replica, doubt))
+            try:
+                return await self._read_apart(await self._opened(user), work)
+            except Doubt as again:
+                raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
+        finally:
+            slot.wanted -= 1
+            if self._open.exceeded:
+                self._start(self._open.keep())
+
+    async def _read_apart(self, replica: Replica, work: Work[Closing]) -> Reading[Closing]:
+        folder = self._directory.apart / str(next(self._apart))
+        task = self._start(Apart(replica, folder, self._limits.apart_timeout_s).read(work))
+        try:
+            return await task
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is not None and not this.cancelling():  # it was stopped by `close`, and not by its caller
+                self._refuse_if_closed()
+            raise
 
     async def cursor(self, user: str) -> Cursor:
         """Give the cursor of the user's replica as it is, building it first if there is none."""
@@ -399,9 +438,10 @@ class Store:
             task.exception()  # is the caller's; where that has left, it is nobody's
 
     def _prepare(self) -> None:
-        for folder in (self._directory.replicas, self._directory.building, self._directory.quarantine):
+        directory = self._directory
+        for folder in (directory.replicas, directory.building, directory.apart, directory.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
-        for left_over in self._directory.building.iterdir():  # of a build that was killed
+        for left_over in chain(directory.building.iterdir(), directory.apart.iterdir()):  # of what was killed
             remove(left_over)
 
 

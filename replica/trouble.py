@@ -40,6 +40,11 @@ def of_reading(error: BaseException) -> BaseException:
     return error
 
 
+def of_reading_apart(error: sqlite3.Error | OSError) -> BaseException:
+    """Give what an error means of a read that also writes files of its own."""
+    return of_building(error) if isinstance(error, OSError) else of_reading(error)
+
+
 def of_applying(error: sqlite3.Error) -> Exception:
     """Give what an error of applying changes means: `Doubt` or `ReplicaUnavailable`."""
     code = _code(error)

@@ -10,6 +10,7 @@ import click
 
 from gateway.cli.database_url import database_url
 from gateway.cli.dev import dev
+from gateway.cli.export import export_command
 from gateway.cli.failures import failure_of
 from gateway.cli.import_ import import_command
 from gateway.cli.migrate import migrate_command, migration_command
@@ -71,6 +72,7 @@ for _command in (
     verify_command,
     rebuild,
     mirror,
+    export_command,
     import_command,
     migration_command,
 ):

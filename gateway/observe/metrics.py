@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -31,9 +31,9 @@ class Metrics:
         self.registry.register(self._requests)
         self.request = self._requests.count
 
-    def watch(self, store: Store, primary: Primary, follower: Follower) -> None:
+    def watch(self, store: Store, primary: Primary, follower: Follower, exports: Sized) -> None:
         """Show what the store has done and holds, who is followed, and whether the primary is there."""
-        self.registry.register(_State(store, primary, follower))
+        self.registry.register(_State(store, primary, follower, exports))
 
     def text(self) -> bytes:
         """Write all of it in Prometheus' text format."""
@@ -89,10 +89,11 @@ class _Requests(Collector):
 class _State(Collector):
     """What others count already, read when it is asked for."""
 
-    def __init__(self, store: Store, primary: Primary, follower: Follower) -> None:
+    def __init__(self, store: Store, primary: Primary, follower: Follower, exports: Sized) -> None:
         self._store = store
         self._primary = primary
         self._follower = follower
+        self._exports = exports
 
     def collect(self) -> Iterator[Metric]:
         counts = self._store.counts()
@@ -100,6 +101,7 @@ class _State(Collector):
         yield CounterMetricFamily("tidepool_rebuilds", "Replicas built, the first time included.", counts.rebuilds)
         yield CounterMetricFamily("tidepool_doubts", "Replicas found unfit and set aside.", counts.doubts)
         yield GaugeMetricFamily("tidepool_open_replicas", "Replicas that are open.", counts.open_replicas)
+        yield GaugeMetricFamily("tidepool_exports", "Exports that are being made or sent.", len(self._exports))
         following = self._follower.counts()
         yield GaugeMetricFamily("tidepool_followed_users", "Users whose replicas are kept current.", following.followed)
         yield GaugeMetricFamily("tidepool_event_streams", "Event streams that are open.", following.streams)

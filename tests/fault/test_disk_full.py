@@ -23,10 +23,12 @@ from primary.feed import Feed
 from primary.postgres import Primary
 from replica import build, seal
 from replica.errors import ReplicaUnavailable
+from replica.export import FORMATS, Format, export
 from tests.support.bay import Bay, opened
 from tests.support.replicas import Rows, change, grow, held, truth
 
 ROWS = 300
+SOME = 1_500
 MANY = 8_000
 
 
@@ -141,6 +143,24 @@ async def test_a_rebuild_without_room_leaves_the_old_replica(bay: Bay, disk: Dis
     await bay.reopen()
     bay.feed.away = True
     await bay.assert_same("ann")
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+async def test_an_export_without_room_is_refused_and_disturbs_nobody(bay: Bay, disk: Disk, form: Format) -> None:
+    await grow(bay.primary, "bob", SOME)
+    await bay.store.sync("bob")
+    disk.fill()
+    for _ in range(2):
+        with pytest.raises(ReplicaUnavailable) as raised:
+            await export(bay.store, "bob", form)
+        _assert_clear(raised.value)
+        assert not bay.left_behind()
+        await bay.assert_same("ann")
+    disk.free()
+    whole = await export(bay.store, "bob", form)
+    whole.close()
+    assert whole.rows == SOME
+    assert bay.store.counts().doubts == 0
 
 
 async def test_changes_without_room_leave_the_old_state(bay: Bay, disk: Disk) -> None:

@@ -124,6 +124,7 @@ NAMES_NONE = {
     "GET /api/images/facets": [Route()],
     "GET /api/albums": [Route()],
     "GET /api/me": [Route()],
+    "GET /api/export": [Route()],
     "POST /api/sync": [Route(), Route({})],
     "POST /api/images/sync": [Route()],
     "POST /api/images": [Route(IMAGE | {"prompt": "bob's"})],

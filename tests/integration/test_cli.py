@@ -82,7 +82,7 @@ def test_help_lists_every_command_and_the_exit_codes(tidepool_alone: Invoke) -> 
     told = tidepool_alone("--help")
     assert told.exit_code == 0
     names = re.findall(r"^  ([a-z-]+)  ", told.output.partition("Commands:")[2], re.MULTILINE)
-    assert " ".join(names) == "dev serve migrate token database-url psql status verify rebuild mirror import"
+    assert " ".join(names) == "dev serve migrate token database-url psql status verify rebuild mirror export import"
     assert "Exit codes: 0 done" in told.output
 
 

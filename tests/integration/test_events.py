@@ -8,8 +8,7 @@ import socket
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Serving
-from tests.support.http import assert_problem, execute, metric, save, until_metric
+from tests.support.http import assert_problem, deaf, execute, metric, save, until_metric
 from tests.support.server import RunningServer, client_of, token
 from tests.support.sse import Event, Stream, listening
 
@@ -410,21 +409,6 @@ async def test_a_client_that_leaves_leaves_nothing_behind(serving: Serving) -> N
 # ── A client that does not read ─────────────────────────────────────────────────────────────────────────────────
 
 
-@asynccontextmanager
-async def deaf(server: RunningServer, user: str, query: str) -> AsyncIterator[socket.socket]:
-    """Open a stream on a bare connection, and read nothing of it."""
-    host, _, port = server.url.removeprefix("http://").rpartition(":")
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.setblocking(False)
-    with connection:
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(connection, (host, int(port)))
-        head = f"GET /api/events?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(user)}\r\n\r\n"
-        await loop.sock_sendall(connection, head.encode())
-        yield connection
-
-
 async def test_who_never_reads_costs_a_bounded_memory_and_in_the_end_nothing(
     serving: Serving, database_url: str
 ) -> None:
@@ -432,7 +416,7 @@ async def test_who_never_reads_costs_a_bounded_memory_and_in_the_end_nothing(
     async with serving(event_stall_max_s=2, event_heartbeat_s=0.5) as server:
         client = server.client("alice")
         await current(client)
-        async with deaf(server, "alice", "changes=true"):
+        async with deaf(server, "alice", "/api/events?changes=true"):
             await until_metric(client, STREAMS, 1)
             await execute(database_url, BIG)
             await current(client)
@@ -454,7 +438,7 @@ async def test_a_stop_is_not_held_up_by_who_does_not_read(serving: Serving, data
         async with serving() as server:
             client = server.client("alice")
             await current(client)
-            await stack.enter_async_context(deaf(server, "alice", "changes=true"))
+            await stack.enter_async_context(deaf(server, "alice", "/api/events?changes=true"))
             await until_metric(client, STREAMS, 1)
             for _ in range(5):
                 await execute(database_url, BIG)
@@ -467,7 +451,7 @@ async def test_who_reads_late_is_told_of_the_latest_state_alone(serving: Serving
     async with serving() as server:
         client = server.client("alice")
         await current(client)
-        async with deaf(server, "alice", "changes=true") as connection:
+        async with deaf(server, "alice", "/api/events?changes=true") as connection:
             await until_metric(client, STREAMS, 1)
             pad = "UPDATE image SET meta = jsonb_build_object('pad', repeat('x', 50000)) WHERE user_id = 'alice'"
             await execute(database_url, MANY, "alice", 40)

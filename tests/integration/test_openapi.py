@@ -41,6 +41,10 @@ def route_of(request: httpx.Request, described: Document) -> str:
     raise AssertionError(f"{request.method} {request.url.path} is not described")
 
 
+def is_json(kind: str) -> bool:
+    return kind.endswith(("/json", "+json"))
+
+
 def check(described: Document, answer: httpx.Response) -> tuple[str, int]:
     """Check that an answer is as its route's description says; give the route and the status."""
     route = route_of(answer.request, described)
@@ -55,7 +59,7 @@ def check(described: Document, answer: httpx.Response) -> tuple[str, int]:
         return route, answer.status_code
     kind = answer.headers["content-type"].partition(";")[0]
     assert kind in said["content"], f"{route} {answer.status_code}: {kind} is not described"
-    value = answer.json() if kind.endswith("json") else answer.text
+    value = answer.json() if is_json(kind) else answer.text
     if isinstance(value, dict) and "current" in value:
         value.pop("current")  # what an edit conflicts with: an extension member, as RFC 9457 allows them
     faults = described.faults(said["content"][kind]["schema"], value)
@@ -108,7 +112,7 @@ async def test_every_body_that_is_taken_and_every_answer_has_an_example_that_fit
         bodies += [(status, described.follow(said)) for status, said in operation["responses"].items()]
         for name, said in bodies:
             for kind, content in said.get("content", {}).items():
-                if not kind.endswith("json"):
+                if not is_json(kind):
                     continue
                 try:
                     example = described.example_of(content)
@@ -278,7 +282,7 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
     await client.post("/api/sync")
     page = await client.get("/api/images")
     reads = ["/api/images", some, "/api/me", "/api/images/facets", f"{some}/history", f"{some}/events"]
-    reads += ["/api/albums", album, f"{album}/images"]
+    reads += ["/api/albums", album, f"{album}/images", "/api/export"]
     for path in reads:
         answers += [await client.get(path), await stranger.get(path)]
     answers.append(await client.get(f"{some}?include=history,events,albums"))
@@ -324,9 +328,13 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
         assert [*said["content"]] == [stream.headers["content-type"].partition(";")[0]] == ["text/event-stream"]
         seen.add(("GET /api/events", stream.status_code))
     full_dir = server.settings.data_dir.parent / "full"
-    async with serving(data_dir=full_dir, event_streams_per_user_max=0) as full:
-        seen.add(check(described, await full.client("alice").get("/api/events")))
+    async with serving(data_dir=full_dir, event_streams_per_user_max=0, exports_per_user_max=0) as full:
+        for path in ("/api/events", "/api/export"):
+            seen.add(check(described, await full.client("alice").get(path)))
     for answer in [
+        await client.get("/api/export", params={"format": "ndjson"}),
+        await client.get("/api/export", params={"format": "csv"}),
+        await client.get("/api/export", params={"format": "xml"}),
         await nobody.get("/api/events"),
         await client.get("/api/events", params={"since": "x"}),
         await client.get("/api/events", params={"changes": "perhaps"}),

@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from primary.declaration import Catalog
+from replica.export import FORMATS
 from replica.location import DataDirectory
 from tests.conftest import Serving
+from tests.support.exports import Read, read
 from tests.support.gallery_writes import asked, put, reads
 from tests.support.http import execute, save
 from tests.support.server import RunningServer
@@ -29,6 +32,12 @@ def in_replica(server: RunningServer, user: str, sql: str, *values: Any) -> list
     path: Path = DataDirectory(server.settings.data_dir).of(user).database
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(sql, values).fetchall()
+
+
+def named(catalog: Catalog, table: str, found: Read) -> list[dict[str, Any]]:
+    """Give an export's rows of a table by the names of their columns."""
+    names = [column.name for column in catalog[table].columns]
+    return [dict(zip(names, row, strict=True)) for row in found.rows[table]]
 
 
 # ── 001: hearts and uses ────────────────────────────────────────────────────────────────────────────────────────
@@ -182,6 +191,46 @@ async def test_alt_text_that_is_edited_in_the_viewer_is_in_every_album(
     for album in albums:
         sql = "SELECT alt_text, description FROM album_image JOIN image ON id = image_id WHERE album_id = ?"
         assert in_replica(server, "alice", sql, album) == [("a heron", "in the reeds")]
+
+
+async def test_what_an_image_says_is_the_same_wherever_it_is_shown(client: httpx.AsyncClient, catalog: Catalog) -> None:
+    image = (await save(client, alt_text="a heron", description="before"))["id"]
+    album = (await asked(client, "POST", "/api/albums", {"title": "one"}))["id"]
+    await put(client, album, image)
+    for alt_text in ("a grey heron", None, "Ardea cinerea, “low water”\n🐚"):
+        edited = {"alt_text": alt_text, "description": f"in the reeds, {alt_text}"}
+        version = (await asked(client, "PATCH", f"/api/images/{image}", edited))["version"]
+        assert await shown(client, image, "alt_text", "description") == (*edited.values(),)
+        (in_album,) = (await client.get(f"/api/albums/{album}/images")).json()["images"]
+        assert {field: in_album[field] for field in edited} == edited
+        for name in FORMATS:
+            answer = await client.get("/api/export", params={"format": name}, headers={"X-Min-Version": version})
+            (row,) = named(catalog, "image", read(name, answer.content, catalog))
+            assert {field: row[field] for field in edited} == edited, name
+
+
+async def test_who_changed_what_and_when_is_part_of_the_export(
+    server: RunningServer, client: httpx.AsyncClient, catalog: Catalog
+) -> None:
+    image = (await save(client, alt_text="before"))["id"]
+    await asked(client, "PATCH", f"/api/images/{image}", {"alt_text": "after", "steps": 30})
+    await asked(client, "POST", f"/api/images/{image}/views", {"occurred_at": "2025-01-02T03:04:05Z"})
+    await execute(server.settings.database_url or "", "UPDATE image SET alt_text = NULL")
+    await asked(client, "POST", "/api/sync")
+    history = (await client.get(f"/api/images/{image}/history?limit=10")).json()["entries"]
+    assert len(history) == 3
+    for name in FORMATS:
+        found = read(name, (await client.get("/api/export", params={"format": name})).content, catalog)
+        edits = named(catalog, "image_edit", found)
+        told = [(edit["field"], edit["edited_by"], edit["edited_at"]) for edit in history]
+        assert sorted(told) == sorted((edit["field"], edit["edited_by"], edit["edited_at"]) for edit in edits), name
+        assert {(edit["field"], edit["old_value"], edit["new_value"]) for edit in edits} == {
+            ("alt_text", '"before"', '"after"'),
+            ("steps", None, "30"),
+            ("alt_text", '"after"', None),
+        }
+        (viewed,) = named(catalog, "image_event", found)
+        assert (viewed["image_id"], viewed["occurred_at"]) == (image, "2025-01-02T03:04:05.000000Z")
 
 
 async def test_a_caption_is_of_one_album_and_leaves_the_image_as_it_is(

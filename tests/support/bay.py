@@ -72,8 +72,8 @@ class Bay:
             await assert_same(self.store, self.primary, user)
 
     def left_behind(self) -> list[str]:
-        """Name what builds left."""
-        return files_of(self.directory.building)
+        """Name what builds, and reads apart, left."""
+        return files_of(self.directory.building) + files_of(self.directory.apart)
 
 
 @asynccontextmanager

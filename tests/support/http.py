@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import psycopg
+
+from tests.support.server import RunningServer, token
 
 IMAGE: dict[str, Any] = {"prompt": "a tide pool", "image_url": "https://images.example/1.png"}
 
@@ -15,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 
 # What must never reach a client: where our files lie, our SQL, our classes.
 _SECRETS = re.compile(
-    r"Traceback|/tmp/|site-packages|\.py\b|\bSELECT\b|\bINSERT\b|psycopg|sqlalchemy|sqlite3?\b|msgspec"
+    r"Traceback|/tmp/|site-packages|\.py\b|\bSELECT\b|\bINSERT\b|psycopg|sqlalchemy|sqlite3\b|sqlite_|msgspec"
 )
 
 _TABLES = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('public', 'tidepool')"
@@ -109,3 +114,18 @@ async def until_prompts(client: httpx.AsyncClient, expected: list[str], within_s
     async with asyncio.timeout(within_s):
         while sorted(await prompts(client)) != sorted(expected):
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def deaf(server: RunningServer, user: str, path: str) -> AsyncIterator[socket.socket]:
+    """Ask for something on a bare connection, and read nothing of it."""
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    with connection:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(connection, (host, int(port)))
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(user)}\r\n\r\n"
+        await loop.sock_sendall(connection, head.encode())
+        yield connection

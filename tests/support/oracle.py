@@ -70,12 +70,18 @@ class Oracle:
 
     def held(self, connection: sqlite3.Connection) -> Rows:
         """Read all rows of a replica."""
+        return self.as_read(
+            {table.name: connection.execute(f'SELECT * FROM "{table.name}"').fetchall() for table in self._catalog}
+        )
+
+    def as_read(self, rows: Rows) -> Rows:
+        """Give rows, as a replica stores them, in the order and the form in which they are compared."""
         return {
             table.name: _ordered(
                 tuple(
                     _parsed(table.table.c[column.name], value) for column, value in zip(table.columns, row, strict=True)
                 )
-                for row in connection.execute(f'SELECT * FROM "{table.name}"')
+                for row in rows[table.name]
             )
             for table in self._catalog
         }

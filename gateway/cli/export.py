@@ -1,0 +1,159 @@
+"""`tidepool export`: everything that a user owns, as a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from gateway.cli.environment import primary_of, read_settings, run
+from gateway.cli.failures import USAGE, Failure
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from primary.postgres import Primary
+    from replica.export import Export, Format
+
+STDOUT = "-"
+PART_BYTES = 1 << 20
+INTERRUPTED = 130  # as shells report it
+TERMINATED = 143
+
+
+@click.command("export")
+@click.argument("user")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["sqlite", "ndjson", "csv"]),
+    default="sqlite",
+    show_default=True,
+    help="An SQLite file; lines of JSON; a zip with a CSV file for each table.",
+)
+@click.option("--output", "-o", metavar="FILE", help="Where to, in the place of what is there; - is standard output.")
+def export_command(user: str, form: str, output: str | None) -> None:
+    """Export everything that USER owns.
+
+    As of one version, which the file says. It is read from the primary and from no replica, so the server
+    may run meanwhile or not. The file appears when it is whole; without --output it is named for the user
+    and the version, in this folder.
+    """
+    from replica.export import FORMATS
+
+    settings = read_settings()
+    target = _Target.of(output)
+    try:
+        run(_export(settings, user, FORMATS[form], target))
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        click.echo("tidepool: interrupted; no file was written.", err=True)
+        raise SystemExit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED) from None
+    except OSError as error:
+        raise Failure(f"the export cannot be written: {error.strerror}.", "Name a file with --output.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the file is to be: without a folder it is standard output, without a name it is given one."""
+
+    folder: Path | None
+    name: str | None
+
+    @classmethod
+    def of(cls, output: str | None) -> _Target:
+        """Read the option. Raises `Failure`."""
+        if output == STDOUT:
+            return cls(None, None)
+        if output is None:
+            return cls(Path(), None)
+        path = Path(output)
+        if path.is_dir() or not path.parent.is_dir():
+            raise Failure(f"{output} cannot be written.", "Name a file in a folder that is there.", exit_code=USAGE)
+        return cls(path.parent, path.name)
+
+    async def put(self, whole: Export, user: str, form: Format, part: Path) -> str:
+        """Have the file where it is to be, and give its name; ``part`` is on the same disk."""
+        if self.folder is None:
+            await _copy(whole.file, sys.stdout.buffer)
+            return "standard output"
+        name = self.name or _name_for(user, str(whole.version), form)
+        path = self.folder / name
+        if self.name is None and path.exists():
+            raise Failure(f"{path} is there already.", "Name another file with --output.")
+        with _opened_anew(part) as out:
+            await _copy(whole.file, out)
+            await asyncio.to_thread(os.fsync, out.fileno())
+        await asyncio.to_thread(part.replace, path)
+        return str(path)
+
+
+async def _export(settings: Settings, user: str, form: Format, target: _Target) -> None:
+    began = time.monotonic()
+    with _terminable():
+        async with primary_of(settings) as primary:
+            # Beside the file, for a rename does not leave its disk.
+            with tempfile.TemporaryDirectory(prefix=".tidepool-export-", dir=target.folder) as folder:
+                whole = await _whole(primary, user, form, Path(folder))
+                try:
+                    where = await target.put(whole, user, form, Path(folder) / "whole")
+                finally:
+                    whole.close()
+    told = f"exported: {whole.rows:,} rows at {whole.version} to {where}, in {time.monotonic() - began:.1f} s"
+    click.echo(told, err=target.folder is None)
+    if not whole.rows:
+        click.echo("  There is nothing of this user in the primary; is the id spelled so?", err=True)
+
+
+async def _whole(primary: Primary, user: str, form: Format, folder: Path) -> Export:
+    from primary.errors import MigrationsPending
+    from primary.gallery.tables import catalog
+    from primary.migrate import pending
+    from primary.postgres_feed import PostgresFeed
+    from replica.export import export_from
+
+    if await pending(primary, catalog):
+        raise MigrationsPending
+    own = folder / "made"
+    own.mkdir()
+    return await export_from(PostgresFeed(primary, catalog), catalog, user, form, own)
+
+
+def _name_for(user: str, version: str, form: Format) -> str:
+    """Name a file for a user, whose id may be any text."""
+    shown = re.sub(r"[^\w.@-]", "_", user)[:60].strip(".") or "_"
+    return f"tidepool-{shown}-{version}{form.suffix}"
+
+
+def _opened_anew(path: Path) -> BinaryIO:
+    """Open a file that only its owner may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
+async def _copy(source: BinaryIO, out: BinaryIO) -> None:
+    while part := source.read(PART_BYTES):
+        await asyncio.to_thread(out.write, part)
+    await asyncio.to_thread(out.flush)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM cancel this task, so that what was begun is cleared away; where signals come to this thread."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    with suppress(RuntimeError, ValueError, NotImplementedError):
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError, ValueError, NotImplementedError):
+            loop.remove_signal_handler(signal.SIGTERM)
