@@ -14,12 +14,15 @@ from replica.filling import insert_sql
 from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
-from replica.staging import apply_staged, key_text, stored_key
+from replica.staging import Staging, key_text, stored_key
 from replica.state import State
 from replica.writer import Writer, narrow, widen
 
 STAGED_ROWS_MIN = (
     50  # changes of one table; of fewer each has its own statements, which cost less than a table to stage in
+)
+STAGED_ROWS_MAX = (
+    10_000  # are laid out before they are applied: of fewer each costs more, of more none is fetched beside
 )
 
 
@@ -41,12 +44,15 @@ async def apply(
         else:
             await writer.run(partial(_begin, since, passing))
 
+            staging = Staging()
+
             async def write(batch: Batch) -> None:
                 nonlocal applied
-                await writer.run(partial(_apply_batch, schema, batch))
+                await writer.run(partial(_stage, schema, staging, batch))
                 applied += len(batch.changes)
 
             await pour(pull, write)
+            await writer.run(staging.apply)
             await writer.run(partial(_commit, state, passing, committed))
     except BaseException:
         await writer.run(_roll_back)
@@ -96,12 +102,21 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     narrow(connection)
 
 
+def _stage(schema: Schema, staging: Staging, batch: Batch, connection: sqlite3.Connection) -> None:
+    widen(connection)
+    staging.add(connection, schema.catalog[batch.table], batch.changes)
+    if staging.rows >= STAGED_ROWS_MAX:
+        staging.apply(connection)
+
+
 def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -> None:
     """Take each touched row out, and put those that live in: the same for an insert, an edit and a deletion."""
     table = schema.catalog[batch.table]
     if len(batch.changes) >= STAGED_ROWS_MIN:
         widen(connection)
-        apply_staged(connection, table, batch.changes)
+        staging = Staging()
+        staging.add(connection, table, batch.changes)
+        staging.apply(connection)
         return
     connection.executemany(_delete_sql(table), (stored_key(table, change.key) for change in batch.changes))
     connection.executemany(insert_sql(table), (change.row for change in batch.changes if change.row is not None))
