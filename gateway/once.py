@@ -67,12 +67,14 @@ class Writes:
             # Who sends it expects that nothing is done to what has changed meanwhile.
             raise invalid_request([FieldError("If-Match", "is not looked at by this route")])
 
+        asked = await _asked(request)
+
         async def told(write: Write) -> Given:
             done = await work(write)
-            version = str(await write.cursor()).encode()
-            return Given(done.status, b'{%b,"version":"%b"}' % (done.members, version))
+            # The answer to a key is still to be stored, in the same transaction.
+            cursor = await (write.commit() if asked is None else write.cursor())
+            return Given(done.status, b'{%b,"version":"%b"}' % (done.members, str(cursor).encode()))
 
-        asked = await _asked(request)
         try:
             given = await once(self._primary, request.user.user, asked, told, kept_s=self._kept_s)
         except KeyReused as error:

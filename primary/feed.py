@@ -3,6 +3,7 @@
     async with feed.pull(user, since) as pull:
         pull.cursor      where the user stands in the snapshot that the pull reads
         pull.kind        what the batches hold
+        pull.whole       all batches, if they are few
         async with aclosing(pull.batches()) as batches:
             async for batch in batches: ...
 
@@ -76,6 +77,8 @@ class Pull(Protocol):
     """How far the source's history went when the pull looked. It never goes back, but where the source itself does."""
     kind: Kind
     reason: Reason | None
+    whole: Sequence[Batch] | None
+    """All batches, where they are here already; else None, and they are still to come."""
 
     def batches(self) -> AsyncGenerator[Batch]:
         """Stream the rows in batches of bounded size, a table's batches together, parents before children.

@@ -76,7 +76,8 @@ async def once(
     """Do the work of a write in one transaction, or give the answer of an earlier request under the same key.
 
     Where another transaction is in the way, the work is done again from the beginning, as long as there is time for
-    it. Answers are kept for ``kept_s``. Raises `KeyReused`, what the work raises, and as `writing` does.
+    it. Where nothing was asked under a key, the work may commit by itself (`Write.commit`). Answers are kept for
+    ``kept_s``. Raises `KeyReused`, what the work raises, and as `writing` does.
     """
     last_begin = time.monotonic() + primary.answer_timeout_s * TURN_SHARE
     while True:

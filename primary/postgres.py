@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,23 +20,13 @@ from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
 from primary.errors import InTheWay, InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.lent import Lent, Statement
 from primary.line import Connection, Line
 from primary.patience import patience
+from primary.touched import Touched
 
 Moved = Callable[[str, Cursor], None]
 """Called with a user and the cursor that a write of this process has just committed."""
-
-
-class _Lent(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """A connection of the pool. Who has it on loan cannot close it: the lender takes it back, broken or not.
-
-    SQLAlchemy closes what it is done with. To have that return it (`close_returns`) would lose a place of the pool for
-    ever with each connection that breaks, for psycopg does nothing on closing one that is closed.
-    """
-
-    async def close(self) -> None:
-        if getattr(self, "_pool", None) is None:  # the pool itself closes it
-            await super().close()
 
 
 EPOCH_SQL = """
@@ -49,6 +39,9 @@ concat_ws('-', to_hex((SELECT system_identifier FROM pg_control_system())),
 A restored backup or a promoted standby has another timeline, a database loaded from a dump has other object ids: both
 can give out version numbers again that replicas have seen, so both must be told apart from what was before.
 """
+
+BEFORE = "tidepool.before"
+"""Keeps the version of the user's head from before a write, or an earlier one, for as long as its transaction."""
 
 WRITES_OF_USER_MAX = 2
 """That hold a connection at once: one is done, and one has asked for its turn already; more would only wait there."""
@@ -93,6 +86,7 @@ class Primary:
         self.answer_timeout_s = answer_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._pool_timeout_s = pool_timeout_s
+        self.touched = Touched()
         self._reachable = True
         self._waiting: set[asyncio.Timeout] = set()  # for a connection, in the belief that there will be one
         self._places: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
@@ -102,13 +96,13 @@ class Primary:
             "prepare_threshold": 5 if prepared_statements else None,
             "connect_timeout": max(2, round(connect_timeout_s)),  # libpq takes no less
         }
-        self._handed: dict[asyncio.Task[Any] | None, Connection] = {}  # what SQLAlchemy is to use, by who asks
+        self._handed: dict[asyncio.Task[Any] | None, Lent] = {}  # what SQLAlchemy is to use, by who asks
         self._lines: list[Line] = []
         self._ping_lock = asyncio.Lock()
         self._ping_line = self.line()
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        self._pool: AsyncConnectionPool[Lent] = AsyncConnectionPool(
             url,
-            connection_class=_Lent,
+            connection_class=Lent,
             kwargs=self._options,
             min_size=1,
             max_size=pool_max,
@@ -164,13 +158,13 @@ class Primary:
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a psycopg connection in autocommit mode. Raises `PrimaryUnavailable`, also from within."""
         async with self._translated(), self._lent() as connection:
-            await connection.set_autocommit(True)  # it may have come back from a write transaction; asks nothing
             yield connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, first: Statement | None = None) -> AsyncIterator[AsyncConnection]:
         """Run one write transaction: committed at the end, rolled back when the block raises.
 
+        ``first`` is run at its beginning, in one round trip with it and with the first statement that is executed.
         Raises `PrimaryUnavailable` (the commit may then have happened or not), and `InvalidValue` where Postgres
         refuses a value.
         """
@@ -179,16 +173,18 @@ class Primary:
             patience(self.answer_timeout_s),
             self._lent() as lent,
         ):
-            await lent.set_autocommit(False)
             asking = asyncio.current_task()
             self._handed[asking] = lent
             try:
-                async with self._engine.begin() as connection:
+                async with self._engine.begin() as connection:  # which asks Postgres for nothing yet
+                    await lent.begin(first)
                     yield connection
-                    moved: dict[str, Cursor] = connection.info.get(_MOVED, {})
+                    moved: dict[str, tuple[Cursor, list[str]]] = connection.info.get(_MOVED, {})
             finally:
+                lent.forget()
                 self._handed.pop(asking, None)
-        for user, cursor in moved.items():
+        for user, (cursor, tables) in moved.items():
+            self.touched.note(user, tables)
             for told in self._watchers:
                 told(user, cursor)
 
@@ -214,12 +210,26 @@ class Primary:
 
         Who watches is told of it once the transaction is committed, so it is to be asked for after the last write.
         """
-        found = (await connection.execute(_CURSOR, {"user": user})).one()
-        cursor = Cursor(found.epoch, found.version)
-        connection.info.setdefault(_MOVED, {})[user] = cursor
+        found = (await connection.exec_driver_sql(_CURSOR, {"user": user})).one()
+        return self._note(connection, user, found)
+
+    async def commit(self, connection: AsyncConnection, user: str) -> Cursor:
+        """Commit, and give the user's cursor as of then, as `cursor` does: one round trip for both.
+
+        Nothing may be executed in the transaction any more. Where this raises, nothing was committed, unless it is
+        `PrimaryUnavailable`.
+        """
+        lent = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(lent, Lent)
+        return self._note(connection, user, await lent.commit_after(_CURSOR, {"user": user}))
+
+    def _note(self, connection: AsyncConnection, user: str, found: Sequence[Any]) -> Cursor:
+        epoch, version, tables = found
+        cursor = Cursor(epoch, version)
+        connection.info.setdefault(_MOVED, {})[user] = cursor, tables
         return cursor
 
-    async def _take(self) -> Connection:
+    async def _take(self) -> Lent:
         """Take a connection that is alive as far as can be told without asking Postgres.
 
         So who asks first after a restart of Postgres does not pay for the connections that it ended.
@@ -234,7 +244,7 @@ class Primary:
                 raise PrimaryUnavailable from error
         return connection
 
-    async def _taken(self) -> Connection:
+    async def _taken(self) -> Lent:
         if not self._reachable:
             return await self._pool.getconn(_FAILED_FAST_S)
         async with self._hoping(None):
@@ -262,14 +272,14 @@ class Primary:
         self._waiting.clear()
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[Connection]:
+    async def _lent(self) -> AsyncIterator[Lent]:
         connection = await self._take()
         try:
             yield connection
         finally:
             await asyncio.shield(self._pool.putconn(connection))  # else a request that is broken off could keep it
 
-    async def _hand(self) -> Connection:
+    async def _hand(self) -> Lent:
         return self._handed[asyncio.current_task()]
 
     @asynccontextmanager
@@ -286,9 +296,14 @@ class Primary:
             raise translated from error
 
 
-_CURSOR = sa.text(
-    f"SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE user_id = :user), 0) AS version"
-)
+_HINT_ROWS_MAX = 100  # looked at for the tables that a write touched
+
+_CURSOR = f"""
+SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE user_id = %(user)s), 0) AS version,
+  ARRAY(SELECT DISTINCT t.table_name FROM (
+    SELECT c.table_name FROM tidepool.change AS c
+    WHERE c.user_id = %(user)s AND c.version > nullif(current_setting('{BEFORE}', true), '')::bigint
+    ORDER BY c.version DESC LIMIT {_HINT_ROWS_MAX}) AS t) AS tables"""
 
 
 def _is_alive(connection: Connection) -> bool:

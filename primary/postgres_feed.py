@@ -14,6 +14,7 @@ from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from primary.errors import MigrationsPending
 from primary.feed import Batch, Change, Kind, Reason, Row
+from primary.lent import together
 from primary.line import Connection
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary, give_up
@@ -66,7 +67,8 @@ class _Stand:
 class PostgresFeed:
     """Implements `primary.feed.Feed` on a `Primary`.
 
-    When nothing changed a pull is one round trip; a small change is two.
+    When nothing changed a pull is one round trip; a small change is two, or one where a write through this process
+    made it (`primary.touched`).
     """
 
     def __init__(self, primary: Primary, catalog: Catalog) -> None:
@@ -79,7 +81,7 @@ class PostgresFeed:
         async with self._primary.connection() as connection:
             try:
                 pull = PostgresPull(connection, self._catalog, user, since, position, self._primary.answer_timeout_s)
-                async with pull.opened():
+                async with pull.opened(self._primary.touched.take(user)):
                     yield pull
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise MigrationsPending from error
@@ -103,21 +105,22 @@ class PostgresPull:
         self._asked = {"user": user, "since": since.version if since else -1}
         self._since = since
         self._since_position = position
-        self._fetched: dict[str, list[tuple[Any, ...]]] = {}
-        self._holds = False
+        self._holds = self._settled = False
         self._stand: _Stand
         self.cursor: Cursor
         self.position: int
         self.kind: Kind
         self.reason: Reason | None
+        self.whole: Sequence[Batch] | None = None
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Find out what there is to read, and hold its snapshot for as long as the block runs."""
+    async def opened(self, touched: frozenset[str]) -> AsyncIterator[None]:
+        """Find out what there is to read, and hold its snapshot for as long as the block runs, or until it is read.
+
+        ``touched`` are the tables in which there may be news: a guess.
+        """
         async with patience(self._answer_timeout_s):
-            if self._since is not None:
-                self._settle(await self._stand_of(await self._ask(_STAND)))
-            if not (self._since is not None and (self.kind is Kind.UNCHANGED or await self._read_at_once())):
+            if self._since is None or not (await self._look(touched) or await self._read_at_once(self._stand.tables)):
                 await self._hold()
         try:
             yield
@@ -128,60 +131,75 @@ class PostgresPull:
             give_up(self._connection)
             raise
 
-    async def _read_at_once(self) -> bool:
-        """Read all there is in one round trip, if it is little; tell whether that is done."""
-        if self.kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX:
+    async def _look(self, touched: frozenset[str]) -> bool:
+        """Find out where the user stands, in one round trip; tell whether all there is was read with it."""
+        if touched and await self._read_at_once(touched):
+            return True
+        if not touched:
+            self._settle(await self._stand_of(await self._ask(_STAND)))
+        return self.kind is Kind.UNCHANGED
+
+    async def _read_at_once(self, tables: frozenset[str]) -> bool:
+        """Read these tables' changes in one round trip; tell whether that was all there is."""
+        if self._settled and (self.kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX):
             return False
-        names = [name for name in self._stand.tables if name in self._catalog]
-        async with self._connection.pipeline():
+        names = [table.name for table in self._catalog if table.name in tables]
+        async with together(self._connection):
             await self._connection.execute(_BEGIN)
             asked = await self._ask(_STAND)
-            found = {name: await self._ask(_changes_sql(self._catalog[name])) for name in names}
+            few = {name: _changes_sql(self._catalog[name], PIPELINED_ROWS_MAX) for name in names}
+            found = {name: await self._ask(sql, prepare=None) for name, sql in few.items()}
             await self._connection.execute("ROLLBACK")
-        # Only what the transaction's own snapshot says counts: the first look may have been of another state.
+        # Only what the transaction's own snapshot says counts: an earlier look may have been of another state.
         kind = self._settle(await self._stand_of(asked))
-        self._fetched = {name: await cursor.fetchall() for name, cursor in found.items()}
-        return kind is Kind.CHANGES and self._stand.tables <= self._fetched.keys() | self._foreign()
+        if kind is Kind.UNCHANGED:
+            return True
+        if kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX or self._known() - found.keys():
+            return False
+        rows = {name: await cursor.fetchall() for name, cursor in found.items()}
+        self.whole = [Batch(name, changes=_changes(self._catalog[name], each)) for name, each in rows.items() if each]
+        return True
 
     async def _hold(self) -> None:
         """Take a snapshot and hold it, to stream from."""
-        self._fetched = {}
-        async with self._connection.pipeline():
+        async with together(self._connection):
             await self._connection.execute(_BEGIN)
             asked = await self._ask(_STAND)
         self._holds = True
         self._settle(await self._stand_of(asked))
 
-    def _foreign(self) -> frozenset[str]:
-        """Give the tables that have news and are none of the catalog's."""
-        return frozenset(name for name in self._stand.tables if name not in self._catalog)
+    def _known(self) -> frozenset[str]:
+        """Give the catalog's tables that have news; there may be others, which are nobody's here."""
+        return frozenset(table.name for table in self._catalog if table.name in self._stand.tables)
 
     async def batches(self) -> AsyncGenerator[Batch]:
         """See `Pull.batches`."""
         if self.kind is Kind.UNCHANGED:
+            return
+        for batch in self.whole or ():
+            yield batch
+        if self.whole is not None:
             return
         for table in self._catalog:
             if self.kind is Kind.SNAPSHOT:
                 async with aclosing(self._stream(_snapshot_sql(table), BATCH_ROWS)) as stream:
                     async for rows in stream:
                         yield Batch(table.name, rows=_adapted(table, rows, 0))
-            elif table.name in self._fetched:
-                if rows := self._fetched[table.name]:
-                    yield Batch(table.name, changes=_changes(table, rows))
             elif table.name in self._stand.tables:
                 async with aclosing(self._stream(_changes_sql(table), CHANGES_ROWS)) as stream:
                     async for rows in stream:
                         yield Batch(table.name, changes=_changes(table, rows))
 
     def _settle(self, stand: _Stand) -> Kind:
-        self._stand = stand
+        self._stand, self._settled = stand, True
         self.cursor, self.position = stand.cursor, stand.position
         self.kind, self.reason = stand.kind(self._since, self._since_position)
         return self.kind
 
-    async def _ask(self, sql: str) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-        # Never prepared: a plan for any version there may be is a bad one for the few that are new.
-        return await self._connection.execute(sql, self._asked, prepare=False, binary=True)
+    async def _ask(self, sql: str, *, prepare: bool | None = False) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        # Not prepared, if it is not made for that: a plan for any version there may be is a bad one for the few that
+        # are new.
+        return await self._connection.execute(sql, self._asked, prepare=prepare, binary=True)
 
     async def _stand_of(self, found: psycopg.AsyncCursor[tuple[Any, ...]]) -> _Stand:
         epoch, version, floor, tables, total, position = cast("tuple[Any, ...]", await found.fetchone())
@@ -224,8 +242,11 @@ def _snapshot_sql(table: SyncedTable) -> str:
     )
 
 
-def _changes_sql(table: SyncedTable) -> str:
-    """Give each touched row's key and version, whether it lives, and its values (source: the marks, then the table)."""
+def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
+    """Give each touched row's key and version, whether it lives, and its values (source: the marks, then the table).
+
+    Of all tables together no more than ``most`` marks are looked at.
+    """
     matches = " AND ".join(
         [f"r.{quoted(table.owner)} = %(user)s"]
         + [
@@ -235,11 +256,13 @@ def _changes_sql(table: SyncedTable) -> str:
     )
     values = "".join(f", v{place}" for place, _ in enumerate(table.columns))
     named = "".join(f", {value} AS v{place}" for place, value in enumerate(_values(table, "r")))
+    # In the order of the index, so that a plan for any version there may be is as good for the few that are new.
+    bound = "OFFSET 0" if most is None else f"ORDER BY version LIMIT {most}"
     # OFFSET 0 fences the planner in: first the marks, by user and version, then one look at the key of each. Left to
     # itself it may read all that the user owns, when its statistics are old or its plan is another pull's.
     return (
         f"SELECT c.row_key, c.version, coalesce(r.lives, false){values} "
-        f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s OFFSET 0) AS c "
+        f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s {bound}) AS c "
         f"LEFT JOIN LATERAL (SELECT true AS lives{named} FROM {table_sql(table)} AS r WHERE {matches} OFFSET 0) AS r "
         f"ON true WHERE c.table_name = '{table.name}'"
     )

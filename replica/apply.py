@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from primary.declaration import SyncedTable
@@ -13,43 +14,70 @@ from replica.filling import insert_sql
 from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
-from replica.staging import apply_staged, key_text, stored_key
+from replica.staging import Staging, key_text, stored_key
 from replica.state import State
 from replica.writer import Writer, narrow, widen
 
 STAGED_ROWS_MIN = (
     50  # changes of one table; of fewer each has its own statements, which cost less than a table to stage in
 )
+STAGED_ROWS_MAX = (
+    10_000  # are laid out before they are applied: of fewer each costs more, of more none is fetched beside
+)
 
 
-async def apply(writer: Writer, schema: Schema, since: State, pull: Pull, passing: Passing) -> tuple[State, int]:
-    """Bring the file from ``since`` to the pull's cursor. Gives its new state and the number of changes.
+async def apply(
+    writer: Writer, schema: Schema, since: State, pull: Pull, passing: Passing, committed: Callable[[State], None]
+) -> int:
+    """Bring the file from ``since`` to the pull's cursor. Gives the number of changes.
 
-    Raises `Doubt` when the file is not at ``since``. Whatever is raised, the file is as it was.
+    ``committed`` is called with its new state, in the writer's thread, after the commit; what it raises is raised.
+    A pull that is whole is applied in one hop to that thread, for of a small change the hops are what takes long.
+    Raises `Doubt` when the file is not at ``since``. Whatever is raised before the commit, the file is as it was.
     """
-    await writer.run(lambda connection: _begin(connection, since))
+    state = State.at(since.user, pull.cursor, pull.position, since.base_version, since.schema_hash)
+    applied = 0
     try:
-        passing("apply.begun")
-        applied = 0
+        if pull.whole is not None:
+            applied = sum(len(batch.changes) for batch in pull.whole)
+            await writer.run(partial(_apply_whole, schema, since, state, pull.whole, passing, committed))
+        else:
+            await writer.run(partial(_begin, since, passing))
 
-        async def write(batch: Batch) -> None:
-            nonlocal applied
-            await writer.run(partial(_apply_batch, schema, batch))
-            applied += len(batch.changes)
+            staging = Staging()
 
-        await pour(pull, write)
-        passing("apply.rows")
-        state = State.at(since.user, pull.cursor, pull.position, since.base_version, since.schema_hash)
-        await writer.run(lambda connection: _commit(connection, state, passing))
+            async def write(batch: Batch) -> None:
+                nonlocal applied
+                await writer.run(partial(_stage, schema, staging, batch))
+                applied += len(batch.changes)
+
+            await pour(pull, write)
+            await writer.run(staging.apply)
+            await writer.run(partial(_commit, state, passing, committed))
     except BaseException:
         await writer.run(_roll_back)
         raise
     if applied >= STAGED_ROWS_MIN:
         await writer.run(narrow)
-    return state, applied
+    return applied
 
 
-def _begin(connection: sqlite3.Connection, since: State) -> None:
+def _apply_whole(
+    schema: Schema,
+    since: State,
+    state: State,
+    batches: Sequence[Batch],
+    passing: Passing,
+    committed: Callable[[State], None],
+    connection: sqlite3.Connection,
+) -> None:
+    _begin(since, passing, connection)
+    for batch in batches:
+        _apply_batch(schema, batch, connection)
+    _commit(state, passing, committed, connection)
+
+
+def _begin(since: State, passing: Passing, connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if (found := State.read(connection)) != since:
@@ -57,12 +85,15 @@ def _begin(connection: sqlite3.Connection, since: State) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    passing("apply.begun")
 
 
-def _commit(connection: sqlite3.Connection, state: State, passing: Passing) -> None:
+def _commit(state: State, passing: Passing, committed: Callable[[State], None], connection: sqlite3.Connection) -> None:
+    passing("apply.rows")
     state.write(connection)
     passing("apply.stated")
     connection.execute("COMMIT")
+    committed(state)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
@@ -71,12 +102,21 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     narrow(connection)
 
 
+def _stage(schema: Schema, staging: Staging, batch: Batch, connection: sqlite3.Connection) -> None:
+    widen(connection)
+    staging.add(connection, schema.catalog[batch.table], batch.changes)
+    if staging.rows >= STAGED_ROWS_MAX:
+        staging.apply(connection)
+
+
 def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -> None:
     """Take each touched row out, and put those that live in: the same for an insert, an edit and a deletion."""
     table = schema.catalog[batch.table]
     if len(batch.changes) >= STAGED_ROWS_MIN:
         widen(connection)
-        apply_staged(connection, table, batch.changes)
+        staging = Staging()
+        staging.add(connection, table, batch.changes)
+        staging.apply(connection)
         return
     connection.executemany(_delete_sql(table), (stored_key(table, change.key) for change in batch.changes))
     connection.executemany(insert_sql(table), (change.row for change in batch.changes if change.row is not None))

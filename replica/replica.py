@@ -90,12 +90,18 @@ class Replica(Source):
         """Apply a pull of changes since this replica's cursor. Gives how many there were."""
         writer = await self._begin_writing()
         try:
-            self.state, applied = await apply(writer, self._schema, self.state, pull, self._passing)
-            self._passing("apply.committed")
-        finally:
+            applied = await apply(writer, self._schema, self.state, pull, self._passing, self._committed)
+        except BaseException:
             await self._end_writing()
+            raise
+        self._writing += 1  # and is sealed already
         self._passing("apply.sealed")
         return applied
+
+    def _committed(self, state: State) -> None:
+        self.state = state
+        self._passing("apply.committed")
+        self._seal()
 
     async def finish(self) -> None:
         """Do what was left for after publishing: the indexes that carry rendered rows, and full-text search."""

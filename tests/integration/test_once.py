@@ -323,6 +323,7 @@ async def test_who_waits_for_a_turn_in_vain_is_told_to_try_again(database_url: s
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(write: Write) -> Given:
+        await write.execute(sa.text("SELECT 1"))  # the turn is taken with the first statement
         begun.set()
         await go_on.wait()
         return Given(200, b"")
@@ -348,6 +349,7 @@ async def test_one_user_who_writes_much_at_once_leaves_connections_to_others(dat
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(write: Write) -> Given:
+        await write.execute(sa.text("SELECT 1"))  # the turn is taken with the first statement
         begun.set()
         await go_on.wait()
         return Given(200, b"")
