@@ -38,6 +38,10 @@ CROSS JOIN LATERAL (
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
+# A snapshot's rows come as they lie in the table, which is about as they were made: a replica in that order finds what
+# is newest close together. (An index gives them by key, in none; and a scan may join another one half way.)
+_AS_THEY_LIE = "SELECT set_config('enable_indexscan', 'off', true), set_config('synchronize_seqscans', 'off', true)"
+
 
 @dataclass(frozen=True, slots=True)
 class _Stand:
@@ -165,6 +169,8 @@ class PostgresPull:
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
             asked = await self._ask(_STAND)
+            if self._since is None or self.kind is Kind.SNAPSHOT:
+                await self._connection.execute(_AS_THEY_LIE)
         self._holds = True
         self._settle(await self._stand_of(asked))
 

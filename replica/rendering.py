@@ -29,6 +29,16 @@ def json_members(table: SyncedTable, alias: str = "", value: Callable[[SyncedCol
     return f"({members})"  # || is left-associative: without the parentheses a longer chain would not contain this one
 
 
+def printed_members(table: SyncedTable, alias: str) -> str:
+    """Give the SQL of the same members, a comma before each, for a row that no index carries.
+
+    SQLite fills a form in a third less time than it concatenates, but no form has more than some 90 blanks.
+    """
+    form = "".join(f',"{column.name}":%s' for column in table.columns)
+    values = ", ".join(json_value(column, f"{quoted(alias)}.{quoted(column.name)}") for column in table.columns)
+    return f"printf('{form}', {values})"
+
+
 def json_value(column: SyncedColumn, name: str) -> str:
     """Give the SQL of one value as JSON; ``name`` is the SQL of the value."""
     match column.mapping.json:

@@ -9,29 +9,21 @@ were not. Each page follows from values in the one before, so that it stays righ
 from __future__ import annotations
 
 import sqlite3
-from functools import lru_cache
+from contextlib import closing
 from typing import Any
 
-from replica.gallery.finding import FEW, few, found_by
+from replica.gallery.finding import Finder
 from replica.gallery.images import Page, newest
-from replica.gallery.keys import INDEXED, RATINGS_MAX, Walk, counting_sql, sample_sql, streams_for, walk_sql
 from replica.gallery.listing import Listing
-from replica.gallery.members import JOIN_TOLD, MEMBERS
+from replica.gallery.matches import rows_json
+from replica.gallery.members import braced
 from replica.gallery.page_cursor import PageCursor
+from replica.gallery.page_text import BETWEEN, end_of, page_sql
 from replica.gallery.stretches import Asked, Stretch
+from replica.gallery.walking import Form, walk_of
 
-GATHER_MAX = 1_000
-"""So few images are gathered and sorted, rather than met along an order in which they may be far apart: 1 ms."""
-
-STREAMS_CHEAP, SAMPLE = 16, 150
-"""Merging so many lists costs 1 µs each; of more, a look at so many rated images, 8 µs, tells whether it is needed."""
-
-# The rendered index has the image's text ready: it is found there by created_at and id. (By id alone SQLite would take
-# the key, and make the text anew; and a range of one keeps it from doing so.)
-_LOOKED_UP = "CROSS JOIN image ON image.created_at = at.created_at AND image.id >= at.id AND image.id <= at.id"
-
-_BETWEEN = ",\n"
-"""Between the images of a page: JSON has a newline nowhere else, so that the last one can be told from the others."""
+_BOUND = f"}}{BETWEEN}{{".encode()
+_POSITION = "SELECT position FROM album_image WHERE album_id = :album AND image_id = :id"
 
 
 def browse(
@@ -49,115 +41,65 @@ def browse(
     """
     if listing.is_plain:
         return newest(connection, limit, after)
-    return _Reader(connection, Asked.of(listing), placed).page(limit, after)
-
-
-@lru_cache(maxsize=2_000)
-def page_sql(walk: Walk, placed: bool) -> str:
-    """Give the statement of a stretch's images, joined, and of the place of each in it, one a line."""
-    extra, join = "", ""
-    if placed:
-        extra = (
-            """ || ',"position":' || held.position || ',"caption":' || json_quote(held.caption)"""
-            """ || ',"added_at":' || json_quote(held.added_at)"""
-        )
-        join = " CROSS JOIN album_image AS held ON held.album_id = :album AND held.image_id = at.id"
-    place = "at.created_at || char(9) || at.id" + (" || char(9) || at.value" if walk.value else "")
-    return (
-        f"SELECT CAST(group_concat('{{' || {MEMBERS}{extra} || '}}', '{_BETWEEN}') AS BLOB), "
-        f"group_concat({place}, char(10)) "
-        f"FROM ({walk_sql(walk)}) AS at {_LOOKED_UP}{join} {JOIN_TOLD}"
-    )
+    asked = Asked.of(listing)
+    if asked.search is None:
+        return _Reader(connection, asked, placed).page(limit, after)
+    with closing(Finder(connection, asked.search.titles)) as finder:
+        return _Reader(connection, asked, placed, finder).page(limit, after)
 
 
 class _Reader:
-    """Reads the stretches of one list."""
+    """Reads the stretches of one list, with a finder where something is searched for."""
 
-    def __init__(self, connection: sqlite3.Connection, asked: Asked, placed: bool) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, asked: Asked, placed: bool, finder: Finder | None = None
+    ) -> None:
         self._connection = connection
         self._asked = asked
         self._placed = placed
+        self._finder = finder
 
     def page(self, limit: int, after: PageCursor | None) -> Page:
         """Give a page: one more image than it has tells that there is another."""
         parts: list[bytes] = []
-        places: list[str] = []
-        ends: list[tuple[int, int]] = []
+        numbers: list[int] = []  # of the stretch that each image is of
         begin = after.stretch if after is not None else 0
         for number, stretch in enumerate(self._asked.stretches[begin:], begin):
-            images, lines = self._read(stretch, limit + 1 - len(places), after if number == begin else None)
-            if images is None:
+            images, count = self._read(stretch, limit + 1 - len(numbers), after if number == begin else None)
+            if not count:
                 continue
             parts.append(images)
-            places += lines.split("\n")
-            ends.append((len(places), number))
-            if len(places) > limit:
-                last_of = next(number for end, number in ends if end >= limit)
-                last = self._cursor(last_of, places[limit - 1])
-                return Page(b",\n".join(parts).rpartition(b",\n")[0], last)
-        return Page(b",\n".join(parts), None)
+            numbers += [number] * count
+            if len(numbers) > limit:
+                text = _joined(parts).rpartition(_BOUND)[0]
+                return Page(braced(text), self._end_of(text, numbers[-2]))
+        return Page(braced(_joined(parts)) if parts else b"", None)
 
-    def _cursor(self, stretch: int, place: str) -> PageCursor:
-        created_at, id_, *values = place.split("\t")
-        value = values[0] if values else None
-        return PageCursor(
-            created_at, id_, self._asked.name, stretch, int(value) if value and value.isdigit() else value
-        )
+    def _end_of(self, text: bytes, number: int) -> PageCursor:
+        """Give the place of a text's last image, which is of that stretch."""
+        value = self._asked.stretches[number].value
+        told = "" if value == "position" and not self._placed else value
+        created_at, id_, place = end_of(text.rpartition(_BOUND)[2], told)
+        if told != value:
+            asked = {"album": self._asked.values["album"], "id": id_}
+            place = self._connection.execute(_POSITION, asked).fetchone()[0]
+        return PageCursor(created_at, id_, self._asked.name, number, place)
 
     def _read(self, stretch: Stretch, limit: int, after: PageCursor | None) -> Any:
         values = {**self._asked.values, "limit": limit}
         if after is not None:
             values |= {"value": after.value, "created_at": after.created_at, "id": after.id}
-        walk = self._walk(stretch, values, after is not None)
+        asked = self._asked
+        form = Form(stretch.value, stretch.without, asked.conditions, asked.descending, after is not None)
+        walk = walk_of(self._connection, form, values)
+        if self._finder is not None:
+            found = self._finder.found(stretch, walk, values)
+            if not found.rows:
+                return None, 0
+            values["rows"] = rows_json(found.rows)
+            walk = walk.of_rows(settled=found.settled)
         return self._connection.execute(page_sql(walk, self._placed), values).fetchone()
 
-    def _walk(self, stretch: Stretch, values: dict[str, Any], after: bool) -> Walk:
-        """Choose the index along which a stretch is walked, and add to ``values`` what that takes."""
-        conditions = self._asked.conditions
-        if stretch.found and self._asked.search is not None:
-            values |= {"match": stretch.match, "titles": self._asked.search.titles}
-            conditions |= found_by(self._connection, stretch.found, values)
-        by, gather = self._gathered(stretch, conditions, values)
-        if not gather and not stretch.value:
-            by = next((name for name in INDEXED if name in conditions), "")
-        streams = 0
-        if by == "min_rating" and not gather:
-            streams = 0 if self._dense(conditions, values, after) else streams_for(values["min_rating"])
-            values |= _ratings(values["min_rating"], streams)
-        return Walk(
-            conditions,
-            by=by,
-            value=stretch.value,
-            without=stretch.without,
-            descending=self._asked.descending,
-            after=after,
-            gather=gather,
-            streams=streams,
-        )
 
-    def _dense(self, conditions: frozenset[str], values: dict[str, Any], after: bool) -> bool:
-        """Tell whether those rated so high lie close among all that are rated, so that their lists need no merging."""
-        if len(conditions) > 1 or streams_for(values["min_rating"]) <= STREAMS_CHEAP:
-            return False
-        sql = sample_sql(after, self._asked.descending)
-        found: int = self._connection.execute(sql, values | {"sample": SAMPLE}).fetchone()[0]
-        return bool(found >= values["limit"])
-
-    def _gathered(self, stretch: Stretch, conditions: frozenset[str], values: dict[str, Any]) -> tuple[str, bool]:
-        """Tell by which condition so few images are left that they can as well be gathered and sorted."""
-        indexed = [name for name in INDEXED if name in conditions]
-        in_order = not stretch.value and not stretch.without
-        if not stretch.found and len(indexed) <= (in_order or stretch.value == "position"):
-            return "", False  # the one condition's own index has the order
-        for name in indexed:
-            if few(self._connection, counting_sql(name), values, GATHER_MAX):
-                return name, True
-        found = next((name for name in conditions if name.endswith(FEW)), "")
-        return found, bool(found)
-
-
-@lru_cache(maxsize=RATINGS_MAX)
-def _ratings(min_rating: int, streams: int) -> dict[str, int | None]:
-    """Give the ratings whose lists are merged, as parameters; some lists may stay empty."""
-    ratings = range(min_rating, RATINGS_MAX)
-    return {f"rating_{n}": ratings[n] if n < len(ratings) else None for n in range(streams)}
+def _joined(parts: list[bytes]) -> bytes:
+    return parts[0] if len(parts) == 1 else _BOUND.join(parts)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
-from replica.gallery.finding import FEW, found_by
-from replica.gallery.keys import INDEXED, all_sql
+from replica.gallery.conditions import INDEXED
+from replica.gallery.finding import Finder
+from replica.gallery.keys import all_sql
 from replica.gallery.listing import Filters, Listing
-from replica.gallery.stretches import Asked
+from replica.gallery.matches import rows_json
+from replica.gallery.stretches import Asked, Stretch
 
 VALUES_MAX = 50
 """So many values of each kind are told, those of the most images; who has more looks for them by name."""
@@ -26,9 +29,8 @@ def facets(connection: sqlite3.Connection, filters: Filters) -> bytes:
         return b'"total":0,"favorites":0,"models":[],"sources":[],"albums":[]'
     if asked.search is not None:
         values |= {"match": asked.search.words, "titles": asked.search.titles}
-        conditions |= found_by(connection, "words or titles", values)
-    by = next((name for name in conditions if name.endswith(FEW)), "")
-    by = next((name for name in INDEXED if name in conditions), by)
+        conditions |= {_found_by(connection, asked.stretches[0], values)}
+    by = next((name for name in (*INDEXED, "rows") if name in conditions), "")
 
     def told(sql: str) -> Any:
         return connection.execute(sql, values).fetchone()[0]
@@ -49,6 +51,15 @@ def facets(connection: sqlite3.Connection, filters: Filters) -> bytes:
         top("image.source", ("image",)),
         told(_albums_sql(albums)),
     )
+
+
+def _found_by(connection: sqlite3.Connection, stretch: Stretch, values: dict[str, Any]) -> str:
+    """Name the condition by which images are found; where they are few their rows are added to ``values``."""
+    with closing(Finder(connection, values["titles"])) as finder:
+        if (rows := finder.few(stretch)) is None:
+            return "matching or titled" if finder.asks_titles(stretch) else "matching"
+    values["rows"] = rows_json(rows)
+    return "rows"
 
 
 def _values_sql(counted: str) -> str:

@@ -13,7 +13,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from replica.gallery.members import JOIN_TOLD, MEMBERS
+from replica.gallery.members import JOIN_TOLD, MEMBERS, braced, joined
 from replica.gallery.page_cursor import InvalidPageCursor, PageCursor
 
 __all__ = ["InvalidPageCursor", "Page", "PageCursor", "newest", "one"]
@@ -34,7 +34,7 @@ _AFTER = "WHERE (image.created_at, image.id) < (:created_at, :id)"
 
 def _page_sql(condition: str) -> str:
     return f"""
-SELECT CAST(ifnull(group_concat('{{' || members || '}}', ','), '') AS BLOB)
+SELECT {joined("members")}
 FROM (SELECT {MEMBERS} AS members FROM {_FROM} {condition} {_ORDER} LIMIT :limit)"""
 
 
@@ -59,7 +59,7 @@ def newest(connection: sqlite3.Connection, limit: int, after: PageCursor | None 
         asked = {"limit": limit, "created_at": after.created_at, "id": after.id}
     (images,) = connection.execute(page, asked).fetchone()
     last = connection.execute(end, asked).fetchall()
-    return Page(images, PageCursor(*last[0]) if len(last) == 2 else None)
+    return Page(braced(images) if images is not None else b"", PageCursor(*last[0]) if len(last) == 2 else None)
 
 
 def one(connection: sqlite3.Connection, image_id: str) -> tuple[bytes, bool] | None:

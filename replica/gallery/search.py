@@ -27,12 +27,10 @@ _SAID = "{prompt alt_text description}"
 
 @dataclass(frozen=True, slots=True)
 class Expressions:
-    """Full-text expressions: ``levels`` are of images and exclude each other, ``words`` is all of them together.
+    """Full-text expressions, each of which finds what the one before does, and more; but ``titles`` is of albums."""
 
-    ``titles`` is of albums.
-    """
-
-    levels: tuple[str, str, str]
+    in_a_row: str
+    said: str
     words: str
     titles: str
 
@@ -62,8 +60,7 @@ def expressions(q: str) -> Expressions | None:
     else:
         row = " + ".join([*(_quoted(_Term(term.text, prefix=False)) for term in terms[:-1]), _quoted(terms[-1])])
     in_a_row, said = f"{{prompt}} : ({row})", f"{_SAID} : ({words})"
-    levels = (in_a_row, f"({said}) NOT ({in_a_row})", f"({words}) NOT ({said})")
-    return Expressions(levels, words, f"{{title}} : ({words})")
+    return Expressions(in_a_row, said, words, f"{{title}} : ({words})")
 
 
 def has_prefix(expression: str) -> bool:

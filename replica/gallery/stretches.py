@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from replica.gallery.keys import VALUES
 from replica.gallery.listing import Filters, Listing
@@ -12,22 +12,25 @@ from replica.gallery.search import Expressions, expressions
 
 _LAST_EITHER_WAY = {"rating", "last_viewed_at"}  # the images that have none; but a count of 0 is a count
 
-Found = Literal["", "words", "titles", "words or titles"]
-"""Where what is searched for is looked for: nowhere, in the images' texts, in the albums' titles, in both."""
-
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A part of a list that is in one order: by the value that is named, or by ``created_at`` alone.
 
-    ``without`` names a value that its images have not; ``found`` tells by what of the search they are found, of which
-    ``match`` is the expression for their own texts.
+    ``without`` names a value that its images have not. Of a search it has the images whose own texts ``match``, and if
+    ``titled`` also those in albums whose titles do; but none that matches ``less``, for those are of an earlier one.
     """
 
     value: str = ""
     without: str = ""
-    found: Found = ""
     match: str = ""
+    less: str = ""
+    titled: bool = False
+
+    @property
+    def is_found(self) -> bool:
+        """Whether its images are those of a search."""
+        return bool(self.match) or self.titled
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,17 @@ def conditions_of(filters: Filters) -> tuple[frozenset[str], dict[str, Any]]:
 def _stretches(listing: Listing, search: Expressions | None) -> tuple[Stretch, ...]:
     sort, descending = listing.sort, listing.order == "desc"
     if sort == "relevance" and search is not None:
-        levels = [Stretch(found="words", match=level) for level in search.levels]
-        levels.append(Stretch(found="titles", match=search.words))
-        return tuple(levels if descending else levels[::-1])
-    found: Found = "words or titles" if search is not None else ""
-    match = search.words if search is not None else ""
+        levels = (
+            Stretch(match=search.in_a_row),
+            Stretch(match=search.said, less=search.in_a_row),
+            Stretch(match=search.words, less=search.said),
+            Stretch(titled=True, less=search.words),
+        )
+        return levels if descending else levels[::-1]
+    plain = Stretch(match=search.words, titled=True) if search is not None else Stretch()
     if sort not in VALUES:
-        return (Stretch(found=found, match=match),)
-    having, lacking = Stretch(sort, "", found, match), Stretch("", sort, found, match)
+        return (plain,)
+    having, lacking = replace(plain, value=sort), replace(plain, without=sort)
     if not VALUES[sort].present or (sort == "rating" and listing.filters.min_rating is not None):
         return (having,)
     return (having, lacking) if descending or sort in _LAST_EITHER_WAY else (lacking, having)

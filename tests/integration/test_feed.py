@@ -168,6 +168,26 @@ async def test_a_snapshot_is_streamed_in_bounded_batches_a_tables_together_paren
     assert {row[0] for batch in batches[:4] for row in batch.rows} == set(range(1, 3 * BATCH_ROWS + 18))
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["new", "of another epoch"])
+async def test_a_snapshots_rows_come_as_they_lie_however_the_planner_would_read_them(
+    again: bool, primary: Primary, feed: PostgresFeed
+) -> None:
+    await shelves(primary, "other", 5_000)
+    numbers = [number * 37 % 101 for number in range(1, 100)]
+    await execute(
+        primary,
+        *(f"INSERT INTO shelf (user_id, id, label) VALUES ('ann', {number}, 'x')" for number in numbers),
+        "ANALYZE",
+    )
+    since = Cursor("0-1-1-1", 1) if again else None
+    _, batches = await pulled(feed, "ann", since)
+    assert [row[0] for batch in batches for row in batch.rows if batch.table == "shelf"] == numbers
+    # What is read afterwards on the same connection is planned as ever.
+    async with primary.connection() as connection:
+        found = await (await connection.execute("SHOW enable_indexscan")).fetchone()
+    assert found == ("on",)
+
+
 async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primary, feed: PostgresFeed) -> None:
     await shelves(primary, "ann", 50_000)
     async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:

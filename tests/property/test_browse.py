@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replica.gallery import browse as walking
-from replica.gallery import finding
+from replica.gallery import finding, matches, walking
 from replica.gallery.browse import browse
 from replica.gallery.facets import facets
 from replica.gallery.listing import Filters, Listing
@@ -36,12 +35,26 @@ def walked(gallery: Gallery, listing: Listing, limit: int) -> list[str]:
     return ids
 
 
-@pytest.fixture(params=["few are gathered", "nothing is gathered"], autouse=True)
+BOUNDS: dict[str, dict[Any, dict[str, int]]] = {
+    "as they are": {},
+    "nothing is gathered": {walking: {"GATHER_MAX": -1}, matches: {"SET_MAX": -1}},
+    "a few at a time, one by one": {
+        finding: {"FIRST": 1, "FIRST_OF_PREFIX": 2, "LOT_MAX": 3},
+        matches: {"SET_MAX": -1, "GAP": 0},
+    },
+    "what is searched for is gathered": {
+        finding: {"FIRST": 1, "FIRST_OF_PREFIX": 1, "AHEAD_MAX": -1, "AS_DEAR": 0},
+        matches: {"SPENT_MAX": 0},
+    },
+}
+"""Every way to read a list, whatever the number of images."""
+
+
+@pytest.fixture(params=BOUNDS, autouse=True)
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to read a list, whatever the number of images."""
-    if request.param == "nothing is gathered":
-        monkeypatch.setattr(walking, "GATHER_MAX", -1)
-        monkeypatch.setattr(finding, "SET_MAX", -1)
+    for module, values in BOUNDS[request.param].items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
 
 
 @settings(max_examples=25, deadline=None)
