@@ -4,7 +4,8 @@
         await write.execute(statement, {"…": …})
         cursor = await write.cursor()
 
-The writes of one user go one after another: each takes the user's turn first, and has it until its transaction ends.
+The writes of one user go one after another: each takes the user's turn with its first statement, before that is run,
+and has it until its transaction ends.
 Capture would put them in a row anyway, at the first row that changes (the user's head is locked until the commit).
 To wait before anything is read means that what a write has read stays so, and that two writes that touch the same
 rows in another order never wait for each other. Who writes by SQL takes no turn, and is kept apart by row locks. These
@@ -69,10 +70,10 @@ class Write:
 
 @asynccontextmanager
 async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
-    """Begin a write of ``user``, who is its actor, and wait for the user's turn.
+    """Begin a write of ``user``, who is its actor; its first statement waits for the user's turn.
 
-    Raises as `Primary.transaction` does; `InTheWay` where the turn did not come in time, or a row was not let go soon.
-    Nothing was written then.
+    Raises, there, as `Primary.transaction` does; `InTheWay` where the turn did not come in time, or a row was not let
+    go soon. Nothing was written then.
     """
     wait_ms = round(primary.answer_timeout_s * TURN_SHARE * 1000)
     turn = (_TURN, {"wait_ms": str(wait_ms), "user": user})

@@ -398,6 +398,40 @@ async def test_news_of_a_table_that_was_quiet_at_the_first_look_are_in_the_pull(
     assert found == {("shelf", ("1",)): True, ("shelf", ("2",)): False, ("shelf", ("3",)): True, ("mood", ()): True}
 
 
+@pytest.mark.parametrize(
+    "hint", [["shelf"], ["shelf", "mood"], ["mood"], ["book", "of nobody"], ["of nobody"], []], ids="+".join
+)
+async def test_a_hint_saves_a_round_trip_and_a_wrong_one_loses_nothing(primary: Primary, hint: list[str]) -> None:
+    async with proxied(primary.url) as proxy, through(proxy.url, pool_max=1) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        await shelves(primary, "ann", 3)
+        since = await cursor_of(feed, "ann")
+        for news in (True, False):
+            if news:
+                await execute(primary, "UPDATE shelf SET label = 'new' WHERE id = 1", "DELETE FROM shelf WHERE id = 2")
+            near.touched.note("ann", hint)
+            before = proxy.round_trips
+            pull, batches = await pulled(feed, "ann", since)
+            assert proxy.round_trips - before == (1 if not news or "shelf" in hint else 2)
+            found = {where: change.row is not None for where, change in changes(batches).items()}
+            assert found == ({("shelf", ("1",)): True, ("shelf", ("2",)): False} if news else {})
+            since = pull.cursor
+
+
+async def test_a_hint_of_more_than_is_read_at_once_is_streamed_and_one_of_another_epoch_a_snapshot(
+    primary: Primary, feed: PostgresFeed
+) -> None:
+    await shelves(primary, "ann", 3)
+    since = await cursor_of(feed, "ann")
+    await shelves(primary, "ann", PIPELINED_ROWS_MAX + 1, first=10)
+    primary.touched.note("ann", ["shelf"])
+    pull, batches = await pulled(feed, "ann", since)
+    assert (pull.kind, pull.whole, len(changes(batches))) == (Kind.CHANGES, None, PIPELINED_ROWS_MAX + 1)
+    primary.touched.note("ann", ["shelf"])
+    pull, batches = await pulled(feed, "ann", Cursor("another", 1))
+    assert (pull.kind, sum(len(batch.rows) for batch in batches)) == (Kind.SNAPSHOT, PIPELINED_ROWS_MAX + 4)
+
+
 # ------------------------------------------------------------- leaving early
 
 

@@ -38,10 +38,14 @@ async def check(oracle: Oracle, store: Store, user: str) -> int:
     return reading.version.version
 
 
+TABLES = [table.name for table in shapes.catalog]
+
+
 class Syncing:
     """Syncs random users until it is told to stop, and checks their replicas after each."""
 
-    def __init__(self, oracle: Oracle, store: Store, rng: random.Random) -> None:
+    def __init__(self, primary: Primary, oracle: Oracle, store: Store, rng: random.Random) -> None:
+        self._primary = primary
         self.stop = False
         self.checked = 0
         self.deleted_again = 0
@@ -71,7 +75,9 @@ class Syncing:
                 self._store._slot(user).location.database.unlink(missing_ok=True)  # I4: at any moment
             case chance if chance < 0.07:
                 await self._store.rebuild(user)
-            case _:
+            case chance:
+                if chance < 0.5:  # a guess, mostly a wrong one
+                    self._primary.touched.note(user, self._rng.sample(TABLES, self._rng.randrange(3)))
                 synced = (await self._store.sync(user)).version.version
                 assert synced >= self._seen.get(user, 0)  # I3
                 self._seen[user] = synced
@@ -99,7 +105,7 @@ async def rounds(primary: Primary, data_dir: Path, seed: int, *, writers: int, t
     store = Store(data_dir, shapes.catalog, oracle, StoreLimits(replica_open_max=3))
     await store.open()
     at_work = Writers(primary.url, seed)
-    syncing = [Syncing(oracle, store, random.Random(rng.random())) for _ in range(3)]
+    syncing = [Syncing(primary, oracle, store, random.Random(rng.random())) for _ in range(3)]
     try:
         async with asyncio.TaskGroup() as group:
             for each in syncing:
@@ -137,6 +143,7 @@ def changes_come(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(postgres_feed, "CHANGES_ROWS", 5)
         monkeypatch.setattr(postgres_feed, "CHUNK_ROWS", 3)
         monkeypatch.setattr(apply, "STAGED_ROWS_MIN", 1)
+        monkeypatch.setattr(apply, "STAGED_ROWS_MAX", 7)
 
 
 async def test_whatever_is_written_each_replica_is_what_its_user_owned_at_its_cursor(
