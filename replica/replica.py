@@ -108,7 +108,7 @@ class Replica(Source):
         writer = await self._begin_writing()
         try:
             await writer.run(lambda connection: _in_transaction(connection, self.unfinished))
-            await writer.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+            await writer.run(_cut_log)
             self.unfinished = []
         finally:
             await self._end_writing()
@@ -223,6 +223,12 @@ class Replica(Source):
             raise Doubt("the file was exchanged while it was written")
         self._seen = now
         seal.write(self.location, now)
+
+
+def _cut_log(connection: sqlite3.Connection) -> None:
+    """Cut the log to nothing, if nobody reads: who reads apart does so for seconds, and syncs wait for this."""
+    ((waits_ms,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+    set_up(connection, ("busy_timeout=0", "wal_checkpoint(TRUNCATE)", f"busy_timeout={waits_ms}"))
 
 
 def _in_transaction(connection: sqlite3.Connection, statements: list[str]) -> None:

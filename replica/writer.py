@@ -31,9 +31,6 @@ WRITE_PRAGMAS = (
 )
 
 
-_BUSY_S = 0.25  # for who reads apart for long: what would wait for them to end (a log cut to nothing) is left instead
-
-
 class Writer(aiosqlite.Connection):
     """An aiosqlite connection that runs a whole function in its thread: one hop for many statements."""
 
@@ -42,7 +39,7 @@ class Writer(aiosqlite.Connection):
         """Open a file for writing; the mode of its URI says whether it is made if there is none."""
 
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
         writer = cls(connect, iter_chunk_size=64)
         await writer

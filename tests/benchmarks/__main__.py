@@ -18,6 +18,7 @@ from rich.table import Table
 from tests.benchmarks import (
     browse,
     capture_cost,
+    export,
     favourite,
     first_build,
     incremental_sync,
@@ -44,6 +45,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
         incremental_sync,
         large_commit,
         capture_cost,
+        export,
         many_users,
         live,
         peer,
