@@ -28,6 +28,9 @@ AHEAD_MAX = 8_000
 AS_DEAR_ELSEWHERE = 4
 """An image costs as much as so many where the walk is along another table and each is looked up."""
 
+PER_IMAGE = 4
+"""And at first at least so many for each that is wanted."""
+
 OTHERS_MAX = 64
 """So few images may lie out of the order of their rows."""
 
@@ -101,7 +104,7 @@ class Finder:
             walked = self._walked[sql] = _Walked(self._connection.execute(sql, values | self._titles))
         ahead_max = AHEAD_MAX if driver_of(walk) == "image" else AHEAD_MAX // AS_DEAR_ELSEWHERE
         rows: list[int] = []
-        met, size = 0, max(FIRST_OF_PREFIX if has_prefix(stretch.match) else FIRST, 4 * wanted)
+        met, size = 0, max(FIRST_OF_PREFIX if has_prefix(stretch.match) else FIRST, PER_IMAGE * wanted)
         for number in count():
             lot = walked.lot(met, size)
             rows += self._sifted(stretch, lot, titled)

@@ -85,15 +85,16 @@ async def measure(bench: Bench) -> list[Figure]:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for sql in _MORE:
             await connection.execute(sql.encode())
-    works: dict[str, Timed] = {"plain": partial(browse, listing=Listing(), limit=20)}
-    works |= {name: partial(browse, listing=Listing(filters), limit=20) for name, filters in _FILTERS.items()}
-    works |= {name: partial(browse, listing=Listing(Filters(), name), limit=20) for name in _SORTS}
-    works |= {name: partial(browse, listing=listing, limit=20) for name, listing in _TOGETHER.items()}
-    works |= {
+    searches: dict[str, Timed] = {
         f"{name}{told}": partial(browse, listing=Listing(Filters(q=q, favorite=favorite), sort), limit=20)
         for name, q in _SOUGHT.items()
         for told, favorite, sort in _WAYS
     }
+    works: dict[str, Timed] = {"plain": partial(browse, listing=Listing(), limit=20)}
+    works |= {name: partial(browse, listing=Listing(filters), limit=20) for name, filters in _FILTERS.items()}
+    works |= {name: partial(browse, listing=Listing(Filters(), name), limit=20) for name in _SORTS}
+    works |= {name: partial(browse, listing=listing, limit=20) for name, listing in _TOGETHER.items()}
+    works |= searches
     works |= {
         "facets": partial(facets, filters=Filters()),
         "facets of favourites": partial(facets, filters=_FILTERS["favorite=true"]),
@@ -107,10 +108,25 @@ async def measure(bench: Bench) -> list[Figure]:
             await store.sync(_USER)
             await finished(store, _USER)
             times = (await store.read(_USER, partial(_time_all, works, bench.rounds))).value
+            await _edit(url, store)
+            edited = {f"{name}{_EDITED}": work for name, work in searches.items()}
+            times |= (await store.read(_USER, partial(_time_all, edited, bench.rounds))).value
         finally:
             await store.close()
     return _figures(times)
 
+
+async def _edit(url: str, store: Store) -> None:
+    """Edit one of twenty images, in commits of 50 that are synced one by one, as edits of a while come."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for part in range(EDITS):
+            sql = f"UPDATE image SET description = 'seen' WHERE abs(hashtext(id::text)) % {20 * EDITS} = {20 * part}"
+            await connection.execute(sql.encode())
+            await store.sync(_USER)
+
+
+EDITS = 100
+_EDITED = ", 5 % edited"
 
 _WAYS: tuple[tuple[str, bool | None, Sort], ...] = (
     ("", None, "relevance"),
@@ -135,6 +151,9 @@ def _figures(times: dict[str, list[float]]) -> list[Figure]:
     for name in _SOUGHT:
         for told, _, _ in _WAYS:
             figures.append(at_most(f"{name}{told}", median(times[f"{name}{told}"]) * 1e3, 5, " ms"))
+    for name in _SOUGHT:
+        detail = f"{_ms(times[f'{name}, of the favourites{_EDITED}'])} of the favourites"
+        figures.append(fact(f"{name}{_EDITED}", _ms(times[f"{name}{_EDITED}"]), detail))
     return figures + [fact(name, _us(times[name])) for name in ("facets", "facets of favourites")]
 
 
@@ -155,6 +174,10 @@ def _time(work: Timed, connection: sqlite3.Connection) -> float:
     began = time.thread_time()
     work(connection)
     return time.thread_time() - began
+
+
+def _ms(seconds: list[float]) -> str:
+    return f"{shown(median(seconds) * 1e3)} ms"
 
 
 def _us(seconds: list[float]) -> str:

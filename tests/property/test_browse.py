@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from replica.gallery.browse import browse
 from replica.gallery.facets import facets
 from replica.gallery.listing import Filters, Listing
 from replica.gallery.page_cursor import PageCursor
-from tests.support.gallery_rows import Gallery, random_listing
+from tests.support.gallery_rows import WORDS, Gallery, random_listing
 
 
 def page(
@@ -39,11 +41,12 @@ BOUNDS: dict[str, dict[Any, dict[str, int]]] = {
     "as they are": {},
     "nothing is gathered": {walking: {"GATHER_MAX": -1}, matches: {"SET_MAX": -1}},
     "a few at a time, one by one": {
-        finding: {"FIRST": 1, "FIRST_OF_PREFIX": 2, "LOT_MAX": 3},
+        finding: {"FIRST": 1, "FIRST_OF_PREFIX": 2, "LOT_MAX": 3, "PER_IMAGE": 0},
         matches: {"SET_MAX": -1, "GAP": 0},
     },
+    "few are out of order": {finding: {"FIRST": 1, "FIRST_OF_PREFIX": 1, "PER_IMAGE": 0, "OTHERS_MAX": 2}},
     "what is searched for is gathered": {
-        finding: {"FIRST": 1, "FIRST_OF_PREFIX": 1, "AHEAD_MAX": -1, "AS_DEAR": 0},
+        finding: {"FIRST": 1, "FIRST_OF_PREFIX": 1, "PER_IMAGE": 0, "AHEAD_MAX": -1, "AS_DEAR": 0},
         matches: {"SPENT_MAX": 0},
     },
 }
@@ -87,6 +90,48 @@ def test_while_images_come_and_go_between_pages_every_one_that_stays_is_met_once
             staying = [image for image in before if image in gallery.images]
             assert len(set(met)) == len(met), listing
             assert [image for image in met if image in staying] == staying, listing
+
+
+def _in_order(choose: random.Random, gallery: Gallery) -> None:
+    for image in sorted(gallery.images, key=lambda image: (gallery.images[image]["created_at"], image)):
+        gallery.edit_image(image)
+
+
+def _edit(choose: random.Random, gallery: Gallery) -> None:
+    for image in choose.sample([*gallery.images], min(3, len(gallery.images))):
+        gallery.edit_image(image, prompt=" ".join(choose.sample(WORDS, 2)), description=choose.choice([None, *WORDS]))
+
+
+def _remove(choose: random.Random, gallery: Gallery) -> None:
+    for image in choose.sample([*gallery.images], min(5, len(gallery.images))):
+        gallery.remove_image(image)
+
+
+LAID: dict[str, tuple[Callable[[random.Random, Gallery], None], ...]] = {
+    "as they came": (),
+    "in the order in which they were made": (_in_order,),
+    "in any order": (lambda choose, gallery: gallery.shuffle(choose),),
+    "as they came, some edited": (_edit,),
+    "in order, but some edited and gone": (_in_order, _edit, _remove, _edit),
+}
+"""How the rows of the images may lie, beside the order in which they were made."""
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([*LAID]))
+def test_what_is_searched_for_is_found_however_the_rows_lie(seed: int, laid: str) -> None:
+    choose = random.Random(seed)
+    with Gallery() as gallery:
+        gallery.grow(choose, choose.randrange(120))
+        for change in LAID[laid]:
+            change(choose, gallery)
+        for _ in range(8):
+            listing = random_listing(choose, gallery)
+            q = " ".join(choose.sample(WORDS, choose.randrange(1, 4))) + choose.choice(["", "", "*"])
+            listing = replace(listing, filters=replace(listing.filters, q=q))
+            if choose.random() < 0.5:  # most filters leave little to be found
+                listing = replace(listing, filters=Filters(q=q), sort=choose.choice(["relevance", "created_at"]))
+            assert walked(gallery, listing, choose.randrange(1, 25)) == gallery.listed(listing), listing
 
 
 def counted(gallery: Gallery, filters: Filters) -> dict[str, Any]:

@@ -110,6 +110,20 @@ class Gallery:
         made_at = self.images[image]["created_at"]
         insert(self.connection, "album_image", album_id=album, image_id=image, image_created_at=made_at, **place)
 
+    def edit_image(self, image: str, **values: Any) -> None:
+        """Edit as a replica does: the row is taken out and put in again, behind all others."""
+        self.images[image] |= values
+        self.connection.execute("DELETE FROM image WHERE id = ?", [image])
+        insert(self.connection, "image", **self.images[image])
+
+    def shuffle(self, choose: random.Random) -> None:
+        """Lay the rows in another order, with gaps between them."""
+        rows = [row for (row,) in self.connection.execute("SELECT rowid FROM image")]
+        places = choose.sample(range(1, 5 * len(rows) + 2), len(rows))
+        for sign in (-1, 1):  # by way of negative numbers, so that none is taken
+            moved = [(place * sign, row if sign < 0 else -place) for place, row in zip(places, rows, strict=True)]
+            self.connection.executemany("UPDATE image SET rowid = ? WHERE rowid = ?", moved)
+
     def remove_image(self, image: str) -> None:
         del self.images[image]
         self.activity.pop(image, None)
