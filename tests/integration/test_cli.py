@@ -11,18 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import jwt
 import psycopg
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.cli import main
 from primary.embedded import EmbeddedPostgres
 from replica.datadir import Ownership
 from replica.location import DataDirectory
+from tests.support.cli import run_command
 from tests.support.databases import FAST
 from tests.support.server import SECRET
 
@@ -32,7 +30,7 @@ Invoke = Callable[..., Result]
 @pytest.fixture
 def tidepool(data_dir: Path, database_url: str) -> Invoke:
     """``tidepool("migrate", "--check", port="x")`` runs the command, with settings over the test's own."""
-    return invoker(data_dir, DATABASE_URL=database_url, JWT_SECRET=SECRET)
+    return invoker(data_dir, database_url=database_url, jwt_secret=SECRET)
 
 
 @pytest.fixture
@@ -41,20 +39,9 @@ def tidepool_alone(data_dir: Path) -> Invoke:
     return invoker(data_dir)
 
 
-def only_errors(*_: str) -> None:
-    """Do what the command does to the logs in a process of its own, in a way that can be undone in this one."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
-
-
 def invoker(data_dir: Path, **preset: str) -> Invoke:
     def invoke(*arguments: str, **settings: str | None) -> Result:
-        given = {"DATA_DIR": str(data_dir)} | preset | settings
-        environment = {f"TIDEPOOL_{name}": value for name, value in given.items()}
-        with patch("gateway.cli.main.configure_logs", only_errors):
-            try:
-                return CliRunner().invoke(main, arguments, env=environment, catch_exceptions=False)
-            finally:
-                structlog.reset_defaults()
+        return run_command(*arguments, **({"data_dir": str(data_dir)} | preset | settings))
 
     return invoke
 
@@ -187,7 +174,7 @@ def test_token_refuses_what_cannot_be_a_user_or_a_time(tidepool: Invoke) -> None
 
 
 def test_token_cannot_be_made_where_others_hold_the_keys(tidepool: Invoke) -> None:
-    told = tidepool("token", "alice", JWT_SECRET=None, JWKS_URL="https://id.example/keys")
+    told = tidepool("token", "alice", jwt_secret=None, jwks_url="https://id.example/keys")
     assert told.exit_code == 1
     assert "https://id.example/keys" in told.output
 

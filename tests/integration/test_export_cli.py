@@ -11,13 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gateway.cli import main
 from gateway.cli.export import export_command
 from primary.declaration import Catalog
 from primary.postgres import Primary
 from replica.export import FORMATS
+from tests.support.cli import run_command
 from tests.support.exports import read
 from tests.support.gallery_writes import furnish
 from tests.support.replicas import change, truth
@@ -39,9 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def invoke(environment: dict[str, str], *arguments: str) -> Result:
     """Run the command, in a thread: it has a loop of its own."""
-    return await asyncio.to_thread(
-        lambda: CliRunner().invoke(main, ["export", *arguments], env=environment, catch_exceptions=False)
-    )
+    settings = {name.removeprefix("TIDEPOOL_").lower(): value for name, value in environment.items()}
+    return await asyncio.to_thread(run_command, "export", *arguments, **settings)
 
 
 def test_its_formats_are_those_that_there_are() -> None:

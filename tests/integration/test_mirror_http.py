@@ -12,11 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from gateway.cli import main
 from gateway.observe.logs import configure_logs
 from tests.conftest import Serving
+from tests.support.cli import run_command
 from tests.support.http import assert_problem, execute, save
 from tests.support.server import SECRET, RunningServer
 from tests.support.stash import Stash, StashImage, says, stash, status
@@ -258,8 +257,7 @@ def logs_to(stream: Any) -> Any:
 
 def test_an_operator_sees_how_it_goes_and_has_it_tried_again(data_dir: Path, database_url: str) -> None:
     def tidepool(*arguments: str) -> str:
-        environment = {"DATA_DIR": str(data_dir), "DATABASE_URL": database_url, "JWT_SECRET": SECRET}
-        result = CliRunner().invoke(main, arguments, env={f"TIDEPOOL_{k}": v for k, v in environment.items()})
+        result = run_command(*arguments, data_dir=str(data_dir), database_url=database_url, jwt_secret=SECRET)
         assert result.exit_code == 0, result.output
         return result.output
 
