@@ -254,7 +254,7 @@ def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
     Of all tables together no more than ``most`` marks are looked at.
     """
     matches = " AND ".join(
-        [f"r.{quoted(table.owner)} = %(user)s"]
+        [f"r.{quoted(table.owner)} = c.user_id"]
         + [
             f"r.{quoted(name)} = " + table.column(name).mapping.from_key.replace("{}", f"c.row_key[{place}]")
             for place, name in enumerate(table.key, start=1)
@@ -266,6 +266,8 @@ def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
     bound = "OFFSET 0" if most is None else f"ORDER BY version LIMIT {most}"
     # OFFSET 0 fences the planner in: first the marks, by user and version, then one look at the key of each. Left to
     # itself it may read all that the user owns, when its statistics are old or its plan is another pull's.
+    # (The owner is the mark's and not a constant, of which statistics that are old know no row: an index of the owner and
+    # something else would then seem as good as the key's, and all that the user owns be read for each mark.)
     return (
         f"SELECT c.row_key, c.version, coalesce(r.lives, false){values} "
         f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s {bound}) AS c "

@@ -104,6 +104,11 @@ def _part_of(parent: str, column: str) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint(["user_id", column], [f"{parent}.user_id", f"{parent}.id"], ondelete="CASCADE")
 
 
+def _for_the_cascade(column: str) -> sa.Index:
+    # The owner stands last: an index that begins with it could be taken, by mistake, for one that finds a row by its key.
+    return sa.Index(None, column, "user_id")
+
+
 profile = sa.Table(
     "profile",
     metadata,
@@ -223,8 +228,7 @@ image_event = sa.Table(
     sa.UniqueConstraint("user_id", "client_event_id"),
     sa.CheckConstraint("kind IN ('view', 'o', 'usage')", name="kind"),
     _length("client_event_id", 1, limits.NAME_MAX_CHARS),
-    # For the cascade from image.
-    sa.Index(None, "user_id", "image_id"),
+    _for_the_cascade("image_id"),
     comment="Every time an image was viewed, counted or put to use; image_activity holds their totals.",
     info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "occurred_at", "id"])]),
 )
@@ -236,8 +240,7 @@ event_taken_back = sa.Table(
     sa.Column("client_event_id", sa.Text, primary_key=True),
     sa.Column("image_id", sa.Uuid, nullable=False),
     _part_of("image", "image_id"),
-    # For the cascade from image.
-    sa.Index(None, "user_id", "image_id"),
+    _for_the_cascade("image_id"),
     comment="The client's ids of o events that were taken back: a late report of one does not count it again.",
 )
 
@@ -260,8 +263,7 @@ album = sa.Table(
     _length("title", 1, limits.NAME_MAX_CHARS),
     _length("description", 0, limits.DESCRIPTION_MAX_CHARS),
     _range("row_version", 1),
-    # For the deletion of a cover.
-    sa.Index(None, "user_id", "cover_image_id"),
+    _for_the_cascade("cover_image_id"),
     comment="A named, ordered choice of images.",
     info=synced(
         owner="user_id",
@@ -284,8 +286,7 @@ album_image = sa.Table(
     _part_of("image", "image_id"),
     _range("position", 0),
     _length("caption", 0, limits.ALT_TEXT_MAX_CHARS),
-    # For the cascade from image; the one from album uses the primary key.
-    sa.Index(None, "user_id", "image_id"),
+    _for_the_cascade("image_id"),  # the one from album uses the primary key
     comment="An image's place in an album. What is said of the image itself is in image alone.",
     info=synced(
         owner="user_id",
@@ -311,8 +312,7 @@ image_edit = sa.Table(
     _part_of("image", "image_id"),
     _length("field", 1, limits.NAME_MAX_CHARS),
     _length("edited_by", 0, limits.USER_ID_MAX_CHARS),
-    # For the cascade from image.
-    sa.Index(None, "user_id", "image_id"),
+    _for_the_cascade("image_id"),
     comment="Who changed which field of an image from what to what, and when.",
     info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "edited_at", "id"])]),
 )

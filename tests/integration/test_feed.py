@@ -188,6 +188,30 @@ async def test_a_snapshots_rows_come_as_they_lie_however_the_planner_would_read_
     assert found == ("on",)
 
 
+async def test_a_change_looks_at_its_own_rows_though_another_index_begins_with_the_owner_too(primary: Primary) -> None:
+    """The statistics know nothing of this user yet, so either index seems to lead to one row."""
+    await execute(
+        primary,
+        "CREATE INDEX other ON shelf (user_id, label)",
+        "INSERT INTO shelf (user_id, id, label) SELECT 'user ' || i % 6, i, i FROM generate_series(1, 12000) AS i",
+        "ANALYZE",
+    )
+    rows = 2_000
+    await shelves(primary, "ann", rows)
+    async with through(primary.url, pool_max=1) as lent:
+        feed = PostgresFeed(lent, shapes.catalog)
+        since = Cursor((await cursor_of(feed, "ann")).epoch, 0)
+        _, batches = await pulled(feed, "ann", since)
+        assert sum(len(batch.changes) for batch in batches) == rows
+        async with lent.connection() as connection:
+            await connection.execute("SELECT pg_stat_force_next_flush()")
+            found = await connection.execute(
+                "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'shelf'"
+            )
+            [(looked_at,)] = await found.fetchall()
+    assert looked_at <= 2 * rows
+
+
 async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primary, feed: PostgresFeed) -> None:
     await shelves(primary, "ann", 50_000)
     async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:

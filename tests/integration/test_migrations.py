@@ -119,7 +119,7 @@ async def test_the_chain_makes_exactly_the_declared_database(primary: Primary, e
         'ALTER TABLE image ALTER user_id TYPE text COLLATE "default"',
         """ALTER TABLE album DROP CONSTRAINT fk_album_image, ADD CONSTRAINT fk_album_image
         FOREIGN KEY (user_id, cover_image_id) REFERENCES image (user_id, id) ON DELETE SET NULL""",
-        "DROP INDEX ix_image_event_user_id_image_id",
+        "DROP INDEX ix_image_event_image_id_user_id",
         "DROP TRIGGER touch_row_version ON image",
         "ALTER TABLE image DISABLE TRIGGER tidepool_insert",
         "CREATE OR REPLACE FUNCTION touch_row_version() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",

@@ -27,4 +27,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "client_event_id", name=op.f("pk_event_taken_back")),
         comment="The client's ids of o events that were taken back: a late report of one does not count it again.",
     )
-    op.create_index(op.f("ix_event_taken_back_user_id_image_id"), "event_taken_back", ["user_id", "image_id"])
+    op.create_index(op.f("ix_event_taken_back_image_id_user_id"), "event_taken_back", ["image_id", "user_id"])
