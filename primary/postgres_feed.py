@@ -266,7 +266,7 @@ def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
     bound = "OFFSET 0" if most is None else f"ORDER BY version LIMIT {most}"
     # OFFSET 0 fences the planner in: first the marks, by user and version, then one look at the key of each. Left to
     # itself it may read all that the user owns, when its statistics are old or its plan is another pull's.
-    # (The owner is the mark's and not a constant, of which statistics that are old know no row: an index of the owner and
+    # (The owner is the mark's and not a constant, of which old statistics know no row: an index of the owner and of
     # something else would then seem as good as the key's, and all that the user owns be read for each mark.)
     return (
         f"SELECT c.row_key, c.version, coalesce(r.lives, false){values} "

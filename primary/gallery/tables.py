@@ -105,7 +105,7 @@ def _part_of(parent: str, column: str) -> sa.ForeignKeyConstraint:
 
 
 def _for_the_cascade(column: str) -> sa.Index:
-    # The owner stands last: an index that begins with it could be taken, by mistake, for one that finds a row by its key.
+    # The owner stands last: an index that begins with it could be mistaken for one that finds a row by its key.
     return sa.Index(None, column, "user_id")
 
 

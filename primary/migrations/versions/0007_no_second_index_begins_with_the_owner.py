@@ -1,4 +1,4 @@
-"""Only the key's index begins with the owner: another could be taken, by mistake, for one that finds a row by its key."""
+"""Only the key's index begins with the owner: another could be mistaken for one that finds a row by its key."""
 
 from __future__ import annotations
 
