@@ -33,6 +33,7 @@ def walked(gallery: Gallery, listing: Listing, limit: int) -> list[str]:
     while after is not None:
         more, after = page(gallery, listing, limit, after)
         assert more, "a page that was promised is empty"
+        assert not {*more} & {*ids}, "a page gives again what another gave"
         ids += more
     return ids
 
