@@ -135,6 +135,11 @@ class SyncedTable:
             raise refuse("its full-text index names a column twice")
         return cls(table, table.name, info.owner, key, columns, info.indexes, info.full_text)
 
+    @property
+    def key_places(self) -> tuple[int, ...]:
+        """Where in a row the values of ``key`` are."""
+        return tuple(self.columns.index(self.column(name)) for name in self.key)
+
     def column(self, name: str) -> SyncedColumn:
         """Give the column of that name. Raises KeyError when there is none."""
         for column in self.columns:

@@ -24,8 +24,15 @@ from primary.cursor import Cursor
 Row = Sequence[Any]
 """The values of a row's columns as a replica stores them, in the order of `SyncedTable.columns`."""
 
-Key = tuple[str, ...]
-"""A row's key within its table as canonical texts, in the order of `SyncedTable.key`."""
+Change = Sequence[Any]
+"""What became of one row since the cursor.
+
+Its key within its table (a JSON array of canonical texts), the version at which it was touched last, whether it is
+gone, and from `VALUES` on the values of a `Row`; of a row that is gone those of its key, and None.
+"""
+
+VALUES = 3
+"""Where in a `Change` its row's values begin."""
 
 
 class Kind(Enum):
@@ -49,15 +56,6 @@ class Reason(Enum):
     FLOOR = "the changes after the cursor have been compacted away"
     AHEAD = "the cursor is ahead of the primary"
     OLDER = "the primary is an older copy of what it was"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of one row since the cursor: ``row`` is None when it is gone."""
-
-    key: Key
-    version: int
-    row: Row | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Primary:
             self._reachable = True
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[Lent]:
         """Lend a psycopg connection in autocommit mode. Raises `PrimaryUnavailable`, also from within."""
         async with self._translated(), self._lent() as connection:
             yield connection

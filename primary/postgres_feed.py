@@ -13,9 +13,8 @@ from primary.capture import SCHEMA, quoted, table_sql
 from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from primary.errors import MigrationsPending
-from primary.feed import Batch, Change, Kind, Reason, Row
-from primary.lent import together
-from primary.line import Connection
+from primary.feed import VALUES, Batch, Kind, Reason, Row
+from primary.lent import Lent, together
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary, give_up
 
@@ -96,7 +95,7 @@ class PostgresPull:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Lent,
         catalog: Catalog,
         user: str,
         since: Cursor | None,
@@ -161,7 +160,9 @@ class PostgresPull:
         if kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX or self._known() - found.keys():
             return False
         rows = {name: await cursor.fetchall() for name, cursor in found.items()}
-        self.whole = [Batch(name, changes=_changes(self._catalog[name], each)) for name, each in rows.items() if each]
+        self.whole = [
+            Batch(name, changes=_adapted(self._catalog[name], each, VALUES)) for name, each in rows.items() if each
+        ]
         return True
 
     async def _hold(self) -> None:
@@ -194,7 +195,7 @@ class PostgresPull:
             elif table.name in self._stand.tables:
                 async with aclosing(self._stream(_changes_sql(table), CHANGES_ROWS)) as stream:
                     async for rows in stream:
-                        yield Batch(table.name, changes=_changes(table, rows))
+                        yield Batch(table.name, changes=_adapted(table, rows, VALUES))
 
     def _settle(self, stand: _Stand) -> Kind:
         self._stand, self._settled = stand, True
@@ -212,19 +213,17 @@ class PostgresPull:
         return _Stand(Cursor(epoch, version), floor, frozenset(tables or ()), total, position)
 
     async def _stream(self, sql: str, batch_rows: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        async with self._connection.cursor(binary=True) as cursor, patience(self._answer_timeout_s) as waiting:
-            received = cast(
-                "AsyncGenerator[tuple[Any, ...]]", cursor.stream(sql, self._asked, binary=True, size=CHUNK_ROWS)
-            )
+        async with patience(self._answer_timeout_s) as waiting:
             rows: list[tuple[Any, ...]] = []
             try:
-                async for row in received:
-                    rows.append(row)
-                    if len(rows) == batch_rows:
-                        waiting.end()  # the time that the caller takes is not Postgres's
-                        yield rows
-                        rows = []
-                        waiting.begin()
+                async with aclosing(self._connection.chunks(sql, self._asked, CHUNK_ROWS)) as chunks:
+                    async for chunk in chunks:
+                        rows += chunk
+                        if len(rows) >= batch_rows:
+                            waiting.end()  # the time that the caller takes is not Postgres's
+                            yield rows
+                            rows = []
+                            waiting.begin()
                 waiting.end()
                 if rows:
                     yield rows
@@ -232,10 +231,6 @@ class PostgresPull:
                 # At once, so that closing what is received does not wait for all that is still on its way.
                 give_up(self._connection)
                 raise
-            finally:
-                # Never left to the loop, which would do it later: it then reads from a connection that has been freed,
-                # and takes rows away from whichever got its memory. That pull would end too soon, and not know.
-                await received.aclose()
 
 
 def _values(table: SyncedTable, alias: str) -> list[str]:
@@ -249,19 +244,22 @@ def _snapshot_sql(table: SyncedTable) -> str:
 
 
 def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
-    """Give each touched row's key and version, whether it lives, and its values (source: the marks, then the table).
+    """Give the `Change` of each touched row (source: the marks, then the table).
 
     Of all tables together no more than ``most`` marks are looked at.
     """
+    parts = {name: f"c.row_key[{place}]" for place, name in enumerate(table.key, start=1)}
+    key = {name: table.column(name).mapping.from_key.replace("{}", part) for name, part in parts.items()}
     matches = " AND ".join(
-        [f"r.{quoted(table.owner)} = c.user_id"]
-        + [
-            f"r.{quoted(name)} = " + table.column(name).mapping.from_key.replace("{}", f"c.row_key[{place}]")
-            for place, name in enumerate(table.key, start=1)
-        ]
+        [f"r.{quoted(table.owner)} = c.user_id"] + [f"r.{quoted(name)} = {value}" for name, value in key.items()]
     )
-    values = "".join(f", v{place}" for place, _ in enumerate(table.columns))
     named = "".join(f", {value} AS v{place}" for place, value in enumerate(_values(table, "r")))
+    values = "".join(
+        f", coalesce(v{place}, {column.mapping.wire.replace('{}', key[column.name])})"
+        if column.name in key
+        else f", v{place}"
+        for place, column in enumerate(table.columns)
+    )
     # In the order of the index, so that a plan for any version there may be is as good for the few that are new.
     bound = "OFFSET 0" if most is None else f"ORDER BY version LIMIT {most}"
     # OFFSET 0 fences the planner in: first the marks, by user and version, then one look at the key of each. Left to
@@ -269,7 +267,7 @@ def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
     # (The owner is the mark's and not a constant, of which old statistics know no row: an index of the owner and of
     # something else would then seem as good as the key's, and all that the user owns be read for each mark.)
     return (
-        f"SELECT c.row_key, c.version, coalesce(r.lives, false){values} "
+        f"SELECT json_build_array({', '.join(parts.values())})::text, c.version, r.lives IS NULL{values} "
         f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s {bound}) AS c "
         f"LEFT JOIN LATERAL (SELECT true AS lives{named} FROM {table_sql(table)} AS r WHERE {matches} OFFSET 0) AS r "
         f"ON true WHERE c.table_name = '{table.name}'"
@@ -292,7 +290,3 @@ def _adapted(table: SyncedTable, rows: list[tuple[Any, ...]], offset: int) -> Se
             values[place] = adapt(values[place])
         adapted.append(values)
     return adapted
-
-
-def _changes(table: SyncedTable, rows: list[tuple[Any, ...]]) -> list[Change]:
-    return [Change(tuple(row[0]), row[1], row[3:] if row[2] else None) for row in _adapted(table, rows, 3)]

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from primary.declaration import SyncedTable
-from primary.feed import Batch, Pull
+from primary.feed import VALUES, Batch, Pull
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.filling import insert_sql
 from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
-from replica.staging import Staging, key_text, stored_key
+from replica.staging import Staging
 from replica.state import State
 from replica.writer import Writer, narrow, widen
 
@@ -118,11 +118,12 @@ def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -
         staging.add(connection, table, batch.changes)
         staging.apply(connection)
         return
-    connection.executemany(_delete_sql(table), (stored_key(table, change.key) for change in batch.changes))
-    connection.executemany(insert_sql(table), (change.row for change in batch.changes if change.row is not None))
+    key = [VALUES + place for place in table.key_places]
+    connection.executemany(_delete_sql(table), ([change[place] for place in key] for change in batch.changes))
+    connection.executemany(insert_sql(table), (change[VALUES:] for change in batch.changes if not change[2]))
     connection.executemany(
         "INSERT OR REPLACE INTO _change (table_name, row_key, version, deleted) VALUES (?, ?, ?, ?)",
-        ((table.name, key_text(change.key), change.version, change.row is None) for change in batch.changes),
+        ((table.name, *change[:VALUES]) for change in batch.changes),
     )
 
 

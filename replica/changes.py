@@ -17,7 +17,6 @@ from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from replica.apply import match_sql
 from replica.rendering import json_members, quoted
-from replica.staging import stored_key
 from replica.state import State
 
 BYTES_MAX = 1 << 20  # of the changes of one read: what is past it waits for the next one
@@ -77,7 +76,9 @@ def since(connection: sqlite3.Connection, catalog: Catalog, position: Position, 
 
 
 def _change(connection: sqlite3.Connection, table: SyncedTable, key: str) -> bytes:
-    row = connection.execute(_row_sql(table), stored_key(table, tuple(json.loads(key)))).fetchone()
+    texts = zip(table.key, json.loads(key), strict=True)
+    stored = [table.column(name).mapping.stored_key(text) for name, text in texts]
+    row = connection.execute(_row_sql(table), stored).fetchone()
     what = f'"row":{row[0]}' if row is not None else '"deleted":true'
     return f'{{"table":"{table.name}","key":{key},{what}}}'.encode()
 

@@ -11,19 +11,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from json.encoder import encode_basestring
 
 from primary.declaration import SyncedTable
-from primary.feed import Change, Key
+from primary.feed import Change
 from replica.filling import fill
 from replica.rendering import quoted
 
-_MARK = (".key", ".version", ".deleted")  # names with a dot are ours alone: no column's name can have one
-
-
-def key_text(key: Key) -> str:
-    """Write a key as `_change` has it, as a JSON array of texts: json.dumps would take four times as long."""
-    return f"[{', '.join(map(encode_basestring, key))}]"
+# What a `Change` begins with; names with a dot are ours alone, for no column's name can have one.
+_MARK = (".key", ".version", ".deleted")
 
 
 class Staging:
@@ -39,7 +34,7 @@ class Staging:
         if table.name not in self._tables:
             self._tables[table.name] = table
             connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {_staged(table)} ({', '.join(map(quoted, names))})")
-        fill(connection, _staged(table), names, [_staged_row(table, change) for change in changes])
+        fill(connection, _staged(table), names, changes)
         self.rows += len(changes)
 
     def apply(self, connection: sqlite3.Connection) -> None:
@@ -71,16 +66,3 @@ def _names(table: SyncedTable) -> list[str]:
 
 def _staged(table: SyncedTable) -> str:
     return f"temp.{quoted(f'{table.name}.staged')}"
-
-
-def stored_key(table: SyncedTable, key: Key) -> tuple[object, ...]:
-    """Turn a key's canonical texts into the values that the replica stores."""
-    return tuple(table.column(name).mapping.stored_key(text) for name, text in zip(table.key, key, strict=True))
-
-
-def _staged_row(table: SyncedTable, change: Change) -> tuple[object, ...]:
-    """Give a change as it is staged; of a row that is gone there is its key."""
-    if change.row is not None:
-        return (key_text(change.key), change.version, 0, *change.row)
-    key = dict(zip(table.key, stored_key(table, change.key), strict=True))
-    return (key_text(change.key), change.version, 1, *(key.get(column.name) for column in table.columns))

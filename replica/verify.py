@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from primary.declaration import Catalog, SyncedTable
-from primary.feed import Feed, Kind
+from primary.feed import VALUES, Feed, Kind
 from replica.apply import match_sql
 from replica.errors import Doubt
 from replica.location import DataDirectory, Location
 from replica.rendering import quoted
 from replica.schema import Schema
-from replica.staging import stored_key
 from replica.state import State
 
 DIFFERENCES_MAX = 20  # of one replica that are told in full; the others are counted
@@ -137,7 +136,7 @@ async def _compare(
             async for batch in batches:
                 for change in batch.changes:
                     report.behind += 1
-                    key = stored_key(schema.catalog[batch.table], change.key)
+                    key = unseen[batch.table].key_of(change[VALUES:])
                     missing[batch.table].pop(key, None)
                     unseen[batch.table].keys.discard(key)
     for name, differences in missing.items():
@@ -153,7 +152,7 @@ class _Unseen:
     def __init__(self, connection: sqlite3.Connection, table: SyncedTable) -> None:
         self._connection = connection
         self._table = table
-        self._places = [[column.name for column in table.columns].index(name) for name in table.key]
+        self._places = table.key_places
         self._find = f"SELECT * FROM {quoted(table.name)} WHERE {match_sql(table)}"
         keys = ", ".join(quoted(name) for name in table.key) or "NULL"
         self.keys = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from primary import postgres_feed
 from primary.cursor import Cursor
 from primary.errors import MigrationsPending, PrimaryUnavailable
-from primary.feed import Batch, Change, Kind, Pull, Reason
+from primary.feed import VALUES, Batch, Kind, Pull, Reason
+from primary.lent import Lent
 from primary.postgres import Primary
 from primary.postgres_feed import BATCH_ROWS, CHANGES_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
 from tests.support import shapes
@@ -71,8 +73,25 @@ async def cursor_of(feed: PostgresFeed, user: str) -> Cursor:
         return pull.cursor
 
 
-def changes(batches: list[Batch]) -> dict[tuple[str, tuple[str, ...]], Change]:
-    found = {(batch.table, change.key): change for batch in batches for change in batch.changes}
+class Touched(NamedTuple):
+    """What a change says; ``row`` is None of a row that is gone."""
+
+    version: int
+    row: Sequence[Any] | None
+
+
+def changes(batches: list[Batch]) -> dict[tuple[str, tuple[str, ...]], Touched]:
+    found = {}
+    for batch in batches:
+        for change in batch.changes:
+            key, version, gone = change[:VALUES]
+            row = change[VALUES:]
+            table = shapes.catalog[batch.table]
+            texts = tuple(str(row[place]) for place in table.key_places)
+            assert key == json.dumps(texts)
+            if gone:
+                assert [value for place, value in enumerate(row) if place not in table.key_places and value] == []
+            found[batch.table, texts] = Touched(version, None if gone else row)
     assert len(found) == sum(len(batch.changes) for batch in batches)  # each row once
     return found
 
@@ -234,12 +253,12 @@ async def test_a_pull_that_is_broken_off_leaves_nothing_that_reads_on(
     """What reads on from a freed connection takes rows from the pull that has its memory then (I1)."""
     streams: list[Any] = []
 
-    def stream(cursor: psycopg.AsyncCursor[Any], *given: Any, **options: Any) -> Any:
-        streams.append(unwatched(cursor, *given, **options))
+    def chunks(connection: Lent, *given: Any) -> Any:
+        streams.append(unwatched(connection, *given))
         return streams[-1]
 
-    unwatched = psycopg.AsyncCursor.stream
-    monkeypatch.setattr(psycopg.AsyncCursor, "stream", stream)
+    unwatched = Lent.chunks
+    monkeypatch.setattr(Lent, "chunks", chunks)
     await shelves(primary, "ann", 3 * BATCH_ROWS)
     with suppress(KeyError):
         async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
@@ -345,8 +364,7 @@ async def test_cursor_and_rows_are_of_one_snapshot_while_writers_run(
                 async with aclosing(pull.batches()) as batches:
                     async for batch in batches:
                         await asyncio.sleep(0.004)  # the writer goes on between two batches
-                        for row in [*batch.rows, *(change.row for change in batch.changes)]:
-                            assert row is not None
+                        for row in [*batch.rows, *(change[VALUES:] for change in batch.changes)]:
                             match batch.table:
                                 case "mood":
                                     word = row[0]

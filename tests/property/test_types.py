@@ -403,6 +403,10 @@ KEY_EDGES: dict[str, list[str]] = {
         "'{}'",
         "'NULL'",
         "chr(1)",
+        "chr(31)",
+        "chr(127)",
+        r"E'\b\f\n\r\t/'",
+        r"U&'\2028'",
     ],
     "a_varchar": ["''", "'a'", "'a '", "repeat('é', 200)"],
     "a_collated": ["''", "'B'", "'a'", "'ä'"],
@@ -455,6 +459,10 @@ async def test_rows_are_found_again_by_keys_of_every_type_at_its_edges(primary: 
             assert len(await compared()) == len(left)
             await connection.execute("DELETE FROM ledger")
             assert await compared() == []
+        # Whoever wrote a key's text, one key has one: it is what a client gets, and what a mark is found by.
+        marks = await store.read("ann", lambda replica: replica.execute("SELECT row_key FROM _change").fetchall())
+        assert len(marks.value) >= len(inserted)
+        assert [key for (key,) in marks.value if key != json.dumps(json.loads(key), ensure_ascii=False)] == []
         assert store.counts().rebuilds == 1
     finally:
         await store.close()
