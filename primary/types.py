@@ -16,8 +16,11 @@ from sqlalchemy.dialects import postgresql as pg
 
 from primary.errors import UnsupportedDeclaration
 
-JsonForm = Literal["scalar", "boolean", "json", "real", "hex"]
-"""How a replica's value is written in JSON: as itself, true/false, JSON text as is, a number or "NaN", hex digits."""
+JsonForm = Literal["scalar", "plain", "boolean", "json", "real", "hex"]
+"""How a replica's value is written in JSON.
+
+As itself, as a text in which nothing has to be escaped, true/false, JSON text as is, a number or "NaN", hex digits.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def _moment(day_only: bool = False, zone: str = "") -> str:
     )
 
 
-_UUID = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}::uuid")
+_UUID = Mapping("{}::text", "TEXT", json="plain", key="{}::text", from_key="{}::uuid")
 _BOOLEAN = Mapping(
     "{}",
     "INTEGER",
@@ -73,14 +76,14 @@ _BOOLEAN = Mapping(
     stored_key=lambda text: int(text == "true"),
 )
 _REAL = Mapping("{}", "ANY", json="real", adapt=_real)
-_NUMERIC = Mapping("{}::text", "TEXT")
+_NUMERIC = Mapping("{}::text", "TEXT", json="plain")
 _JSON = Mapping("{}::text", "TEXT", json="json")
 _BYTES = Mapping(
     "{}", "BLOB", json="hex", key="encode({}, 'hex')", from_key="decode({}, 'hex')", stored_key=bytes.fromhex
 )
 # An array's elements and dimensions; not that one may begin at another index than 1, which nobody uses.
 _ARRAY = Mapping("to_jsonb({})::text", "TEXT", json="json")
-_TIME = Mapping("{}::text", "TEXT", key="{}::text", from_key="{}::time")
+_TIME = Mapping("{}::text", "TEXT", json="plain", key="{}::text", from_key="{}::time")
 
 
 def _integer(name: str) -> Mapping:
@@ -96,7 +99,7 @@ def _text(kind: sa.String) -> Mapping:
 
 
 def _temporal(name: str, wire: str) -> Mapping:
-    return Mapping(wire, "TEXT", key=wire, from_key=f"{{}}::{name}")
+    return Mapping(wire, "TEXT", json="plain", key=wire, from_key=f"{{}}::{name}")
 
 
 _DATE = _temporal("date", _moment(day_only=True))

@@ -12,31 +12,34 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def json_members(table: SyncedTable, alias: str = "", value: Callable[[SyncedColumn, str], str] | None = None) -> str:
+_BLANKS_MAX = 60  # of one form: an SQLite may be made to take no more than 100 arguments
+
+
+def json_members(
+    table: SyncedTable,
+    alias: str = "",
+    *,
+    lead: str = "",
+    value: Callable[[SyncedColumn, str], str] | None = None,
+) -> str:
     """Give the SQL of a row's JSON members, ``"id":…,"prompt":…``, without braces, in declared order.
 
     ``alias`` is the name that the query gives the table. A `ReadIndex` that is ``rendered`` carries this very
     expression: a query that uses it in that index's order reads it ready-made, any other computes it.
-    ``value`` gives the SQL of one value, where it is not to be `json_value`'s.
-    (It is concatenated, not json_object(): that parses JSON columns again, and refuses what nests over 1,000 deep.)
+    ``lead`` is what comes before them, ``value`` gives the SQL of one value, where it is not to be `json_value`'s.
+    (A form is filled, for each `||` copies all that is there so far. It is not json_object(): that parses JSON columns
+    again, and refuses what nests over 1,000 deep.)
     """
     prefix = f"{quoted(alias)}." if alias else ""
     written = value or json_value
-    members = " || ".join(
-        f"'{',' if place else ''}\"{column.name}\":' || {written(column, prefix + quoted(column.name))}"
-        for place, column in enumerate(table.columns)
-    )
+    forms = []
+    for start in range(0, len(table.columns), _BLANKS_MAX):
+        columns = table.columns[start : start + _BLANKS_MAX]
+        form = ",".join(f'"{column.name}":%s' for column in columns)
+        values = ", ".join(written(column, prefix + quoted(column.name)) for column in columns)
+        forms.append(f"printf('{',' if start else lead}{form}', {values})")
+    members = " || ".join(forms)
     return f"({members})"  # || is left-associative: without the parentheses a longer chain would not contain this one
-
-
-def printed_members(table: SyncedTable, alias: str) -> str:
-    """Give the SQL of the same members, a comma before each, for a row that no index carries.
-
-    SQLite fills a form in a third less time than it concatenates, but no form has more than some 90 blanks.
-    """
-    form = "".join(f',"{column.name}":%s' for column in table.columns)
-    values = ", ".join(json_value(column, f"{quoted(alias)}.{quoted(column.name)}") for column in table.columns)
-    return f"printf('{form}', {values})"
 
 
 def json_value(column: SyncedColumn, name: str) -> str:
@@ -49,10 +52,17 @@ def json_value(column: SyncedColumn, name: str) -> str:
         case "real":
             return _real(name)
         case "hex":
-            return f"CASE WHEN {name} IS NULL THEN 'null' ELSE json_quote(lower(hex({name}))) END"
+            return _unless_null(name, f"'\"' || lower(hex({name})) || '\"'")
+        case "plain":
+            return _unless_null(name, f"'\"' || {name} || '\"'")
     if column.mapping.storage == "INTEGER":
         return f"ifnull({name}, 'null')"
-    return f"json_quote({name})"
+    return _unless_null(name, f"json_quote({name})")
+
+
+def _unless_null(name: str, written: str) -> str:
+    # json_quote() knows NULL, but takes as long for it as for a text.
+    return f"CASE WHEN {name} IS NULL THEN 'null' ELSE {written} END"
 
 
 def _real(name: str) -> str:

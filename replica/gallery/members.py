@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from primary.declaration import SyncedTable
 from primary.gallery.tables import IMAGE_CREATED_AT, catalog
-from replica.rendering import json_members, printed_members
+from replica.rendering import json_members
 
 
 def _default_json(table: SyncedTable, name: str) -> str:
@@ -29,7 +29,7 @@ def activity_members(alias: str) -> str:
     activity = catalog["image_activity"]
     own = replace(activity, columns=tuple(c for c in activity.columns if c.name not in {"image_id", IMAGE_CREATED_AT}))
     defaults = "".join(f',"{column.name}":{_default_json(activity, column.name)}' for column in own.columns)
-    return f"CASE WHEN {alias}.image_id IS NULL THEN '{defaults}' ELSE {printed_members(own, alias)} END"
+    return f"CASE WHEN {alias}.image_id IS NULL THEN '{defaults}' ELSE {json_members(own, alias, lead=',')} END"
 
 
 MEMBERS = f"{image_members('image')} || {activity_members('told')}"
