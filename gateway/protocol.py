@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.joining import Joining
 from gateway.problems import MEDIA_TYPE, Problem, body_of
 
 ABORT = "tidepool.abort"  # what in a request's scope ends its connection at once, without what is still to be sent
@@ -21,6 +23,10 @@ class Protocol(HttpToolsProtocol):
     """
 
     _unread_bytes = 0  # received since a head, or a part of a body, was last complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection."""
+        super().connection_made(cast("asyncio.Transport", Joining(transport, self.loop)))
 
     def data_received(self, data: bytes) -> None:
         """Take what was received."""
