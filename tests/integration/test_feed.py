@@ -18,6 +18,7 @@ from primary.feed import VALUES, Batch, Kind, Pull, Reason
 from primary.lent import Lent
 from primary.postgres import Primary
 from primary.postgres_feed import BATCH_ROWS, CHANGES_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.write import writing
 from tests.support import shapes
 from tests.support.databases import Databases
 from tests.support.proxy import PostgresProxy, proxied
@@ -607,5 +608,5 @@ async def test_the_epoch_is_the_same_for_every_session_and_after_a_checkpoint(
     await execute(primary, "CHECKPOINT", "SELECT pg_switch_wal()")
     async with through(primary.url) as other:
         assert await cursor_of(PostgresFeed(other, shapes.catalog), "ann") == first
-        async with other.transaction() as conn:
-            assert await other.cursor(conn, "ann") == first
+        async with writing(other, "ann") as write:
+            assert await write.cursor() == first
