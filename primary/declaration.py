@@ -70,9 +70,9 @@ class SyncedColumn:
     nullable: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SyncedTable:
-    """A checked declaration.
+    """A checked declaration; one is equal to itself alone.
 
     ``key`` is the primary key less the owner: empty for a table with at most one row per user.
     ``columns`` are all columns but the owner, in declared order; rows of the feed have their values in that order.

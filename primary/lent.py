@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 
 Statement = tuple[str, Mapping[str, Any]]
 """SQL as psycopg takes it, with ``%(name)s`` for a value, and the values."""
-
-_BEGIN: Statement = ("BEGIN", {})
 
 
 @asynccontextmanager
@@ -35,34 +33,6 @@ class Lent(psycopg.AsyncConnection[tuple[Any, ...]]):
     for psycopg does nothing on closing one that is closed.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.cursor_factory = _Cursor
-        self._ahead: Sequence[Statement] = ()
-
-    async def begin(self, first: Statement | None = None) -> None:
-        """Begin a transaction; with ``first``, together with the first statement that is executed, and after that one.
-
-        Then nothing else may come first than `execute`; where that never comes, `forget` what was to be sent.
-        """
-        if first is None:
-            await self.execute(_BEGIN[0])
-        else:
-            self._ahead = (_BEGIN, first)
-
-    def forget(self) -> None:
-        """Send nothing ahead of what is executed next."""
-        self._ahead = ()
-
-    async def commit_after(self, sql: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Run a statement that gives one row, and commit. Where either fails, nothing is committed."""
-        async with together(self):
-            found = await self.execute(sql.encode(), values)
-            await self.execute("COMMIT")
-        row = await found.fetchone()
-        assert row is not None
-        return row
-
     def chunks(self, sql: str, values: Mapping[str, Any], size: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Stream what a statement gives, ``size`` rows at a time, in binary.
 
@@ -75,25 +45,9 @@ class Lent(psycopg.AsyncConnection[tuple[Any, ...]]):
         if getattr(self, "_pool", None) is None:
             await super().close()
 
-    def take_ahead(self) -> Sequence[Statement]:
-        """Give what is to be sent ahead, once."""
-        ahead, self._ahead = self._ahead, ()
-        return ahead
-
 
 class _Cursor(psycopg.AsyncCursor[tuple[Any, ...]]):
-    """A cursor that sends ahead what its connection was told to."""
-
-    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        connection = self.connection
-        ahead = connection.take_ahead() if isinstance(connection, Lent) else ()
-        if not ahead:
-            return await super().execute(query, params, **options)
-        async with together(connection):
-            for sql, values in ahead:
-                await connection.execute(sql.encode(), values or None)
-            await super().execute(query, params, **options)
-        return self
+    """A cursor that gives what it streams in chunks."""
 
     async def chunks(self, query: Any, params: Any, size: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Do as `stream` does, but give the rows of a chunk together.

@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
 from primary.errors import InTheWay, InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
-from primary.lent import Lent, Statement
+from primary.lent import Lent
 from primary.line import Connection, Line
 from primary.patience import patience
 from primary.touched import Touched
@@ -40,13 +40,9 @@ A restored backup or a promoted standby has another timeline, a database loaded 
 can give out version numbers again that replicas have seen, so both must be told apart from what was before.
 """
 
-BEFORE = "tidepool.before"
-"""Keeps the version of the user's head from before a write, or an earlier one, for as long as its transaction."""
-
 WRITES_OF_USER_MAX = 2
 """That hold a connection at once: one is done, and one has asked for its turn already; more would only wait there."""
 
-_MOVED = "tidepool.moved"  # where a connection keeps the cursors that its transaction was asked for
 _FAILED_FAST_S = 0.25  # how long to wait for a connection while Postgres is known to be away
 _CLOSE_S = 0.25  # for a connection that the pool is making when it is closed: over a dead link that never ends
 _RECONNECT_S = 1  # the pool's own attempts end soon, for each request makes a new one: no long pause outlives an outage
@@ -137,8 +133,14 @@ class Primary:
         return line
 
     def watch(self, moved: Moved) -> None:
-        """Have ``moved`` called after each commit of `transaction` that asked for a `cursor`."""
+        """Have ``moved`` called after each commit of a write (`primary.write`)."""
         self._watchers.append(moved)
+
+    def moved(self, user: str, cursor: Cursor, tables: Sequence[str]) -> None:
+        """Tell who watches of a write that was just committed, and of the tables that it touched."""
+        self.touched.note(user, tables)
+        for told in self._watchers:
+            told(user, cursor)
 
     async def ping(self) -> None:
         """Ask Postgres for a sign of life on a connection of its own. Raises `PrimaryUnavailable`.
@@ -161,12 +163,11 @@ class Primary:
             yield connection
 
     @asynccontextmanager
-    async def transaction(self, first: Statement | None = None) -> AsyncIterator[AsyncConnection]:
-        """Run one write transaction: committed at the end, rolled back when the block raises.
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction of SQLAlchemy's: committed at the end, rolled back when the block raises.
 
-        ``first`` is run at its beginning, in one round trip with it and with the first statement that is executed.
-        Raises `PrimaryUnavailable` (the commit may then have happened or not), and `InvalidValue` where Postgres
-        refuses a value.
+        For all but the writes of users (`primary.write`). Raises `PrimaryUnavailable` (the commit may then have
+        happened or not), and `InvalidValue` where Postgres refuses a value.
         """
         async with (
             self._translated(),
@@ -177,16 +178,10 @@ class Primary:
             self._handed[asking] = lent
             try:
                 async with self._engine.begin() as connection:  # which asks Postgres for nothing yet
-                    await lent.begin(first)
+                    await lent.execute("BEGIN")
                     yield connection
-                    moved: dict[str, tuple[Cursor, list[str]]] = connection.info.get(_MOVED, {})
             finally:
-                lent.forget()
                 self._handed.pop(asking, None)
-        for user, (cursor, tables) in moved.items():
-            self.touched.note(user, tables)
-            for told in self._watchers:
-                told(user, cursor)
 
     @asynccontextmanager
     async def place(self, user: str) -> AsyncIterator[None]:
@@ -204,30 +199,6 @@ class Primary:
             yield
         finally:
             places.release()
-
-    async def cursor(self, connection: AsyncConnection, user: str) -> Cursor:
-        """Give the user's cursor as this transaction sees it, its own writes included.
-
-        Who watches is told of it once the transaction is committed, so it is to be asked for after the last write.
-        """
-        found = (await connection.exec_driver_sql(_CURSOR, {"user": user})).one()
-        return self._note(connection, user, found)
-
-    async def commit(self, connection: AsyncConnection, user: str) -> Cursor:
-        """Commit, and give the user's cursor as of then, as `cursor` does: one round trip for both.
-
-        Nothing may be executed in the transaction any more. Where this raises, nothing was committed, unless it is
-        `PrimaryUnavailable`.
-        """
-        lent = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(lent, Lent)
-        return self._note(connection, user, await lent.commit_after(_CURSOR, {"user": user}))
-
-    def _note(self, connection: AsyncConnection, user: str, found: Sequence[Any]) -> Cursor:
-        epoch, version, tables = found
-        cursor = Cursor(epoch, version)
-        connection.info.setdefault(_MOVED, {})[user] = cursor, tables
-        return cursor
 
     async def _take(self) -> Lent:
         """Take a connection that is alive as far as can be told without asking Postgres.
@@ -294,16 +265,6 @@ class Primary:
             if translated is None:
                 raise
             raise translated from error
-
-
-_HINT_ROWS_MAX = 100  # looked at for the tables that a write touched
-
-_CURSOR = f"""
-SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE user_id = %(user)s), 0) AS version,
-  ARRAY(SELECT DISTINCT t.table_name FROM (
-    SELECT c.table_name FROM tidepool.change AS c
-    WHERE c.user_id = %(user)s AND c.version > nullif(current_setting('{BEFORE}', true), '')::bigint
-    ORDER BY c.version DESC LIMIT {_HINT_ROWS_MAX}) AS t) AS tables"""
 
 
 def _is_alive(connection: Connection) -> bool:

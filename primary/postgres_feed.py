@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
@@ -23,19 +24,27 @@ CHUNK_ROWS = 500  # libpq hands over so many at once: twice as fast as 5,000, fo
 CHANGES_ROWS = 2_000  # a batch of changes is larger, for what a replica does at its end is dear: a sixth less for all
 PIPELINED_ROWS_MAX = 2_000  # so many changes are asked for at once, in one round trip; more are streamed
 
-# One statement, so one snapshot: where the user stands, and which tables have news for it.
+# One statement, so one snapshot: where the user stands, and which tables have news for it, as far as it looks.
 _STAND = f"""
 SELECT {EPOCH_SQL} AS epoch, coalesce(h.version, 0) AS version, coalesce(h.floor, 0) AS floor, news.tables, news.total,
   (pg_current_wal_insert_lsn() - '0/0')::bigint AS position
-FROM (SELECT %(user)s::text AS user_id) AS asked
+FROM (SELECT %(user)s::text AS user_id, %(since)s::bigint AS since OFFSET 0) AS asked
 LEFT JOIN {SCHEMA}.head AS h ON h.user_id = asked.user_id COLLATE "C"
 CROSS JOIN LATERAL (
-  SELECT array_agg(t.table_name) AS tables, coalesce(sum(t.total), 0)::bigint AS total
-  FROM (SELECT c.table_name, count(*) AS total FROM {SCHEMA}.change AS c
-        WHERE c.user_id = asked.user_id COLLATE "C" AND c.version > %(since)s AND h.version > %(since)s
-        GROUP BY c.table_name) AS t) AS news"""
+  SELECT array_agg(DISTINCT t.table_name) AS tables, count(*) AS total
+  FROM (SELECT c.table_name FROM {SCHEMA}.change AS c
+        WHERE c.user_id = asked.user_id COLLATE "C" AND c.version > asked.since
+        ORDER BY c.version LIMIT {PIPELINED_ROWS_MAX + 1}) AS t) AS news"""
+
+_TABLES = f"""
+SELECT array_agg(DISTINCT table_name) FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s"""
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+# To plan a small pull takes Postgres longer than to answer it. So its statements are prepared, and their values fenced
+# in (OFFSET 0, a SELECT of its own): then a plan for any values seems as good as one for these, and is kept. It is as
+# good as long as it goes by the indexes, however small the tables were when it was made.
+_BY_INDEX = "SET LOCAL enable_seqscan = off"
 
 # A snapshot's rows come as they lie in the table, which is about as they were made: a replica in that order finds what
 # is newest close together. (An index gives them by key, in none; and a scan may join another one half way.)
@@ -123,7 +132,9 @@ class PostgresPull:
         ``touched`` are the tables in which there may be news: a guess.
         """
         async with patience(self._answer_timeout_s):
-            if self._since is None or not (await self._look(touched) or await self._read_at_once(self._stand.tables)):
+            if self._since is None or not (
+                await self._read_at_once(touched) or await self._read_at_once(self._stand.tables)
+            ):
                 await self._hold()
         try:
             yield
@@ -134,24 +145,17 @@ class PostgresPull:
             give_up(self._connection)
             raise
 
-    async def _look(self, touched: frozenset[str]) -> bool:
-        """Find out where the user stands, in one round trip; tell whether all there is was read with it."""
-        if touched and await self._read_at_once(touched):
-            return True
-        if not touched:
-            self._settle(await self._stand_of(await self._ask(_STAND)))
-        return self.kind is Kind.UNCHANGED
-
     async def _read_at_once(self, tables: frozenset[str]) -> bool:
-        """Read these tables' changes in one round trip; tell whether that was all there is."""
+        """Find out where the user stands and read these tables' changes, in one round trip; tell if that was all."""
         if self._settled and (self.kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX):
             return False
         names = [table.name for table in self._catalog if table.name in tables]
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
+            await self._connection.execute(_BY_INDEX)
             asked = await self._ask(_STAND)
             few = {name: _changes_sql(self._catalog[name], PIPELINED_ROWS_MAX) for name in names}
-            found = {name: await self._ask(sql, prepare=None) for name, sql in few.items()}
+            found = {name: await self._ask(sql) for name, sql in few.items()}
             await self._connection.execute("ROLLBACK")
         # Only what the transaction's own snapshot says counts: an earlier look may have been of another state.
         kind = self._settle(await self._stand_of(asked))
@@ -169,11 +173,13 @@ class PostgresPull:
         """Take a snapshot and hold it, to stream from."""
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
-            asked = await self._ask(_STAND)
+            asked = await self._ask(_STAND, prepare=False)  # else it would have to be planned as it is above
+            tables = await self._ask(_TABLES, prepare=False)
             if self._since is None or self.kind is Kind.SNAPSHOT:
                 await self._connection.execute(_AS_THEY_LIE)
         self._holds = True
-        self._settle(await self._stand_of(asked))
+        (named,) = cast("tuple[Any]", await tables.fetchone())
+        self._settle(replace(await self._stand_of(asked), tables=frozenset(named or ())))
 
     def _known(self) -> frozenset[str]:
         """Give the catalog's tables that have news; there may be others, which are nobody's here."""
@@ -203,9 +209,7 @@ class PostgresPull:
         self.kind, self.reason = stand.kind(self._since, self._since_position)
         return self.kind
 
-    async def _ask(self, sql: str, *, prepare: bool | None = False) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-        # Not prepared, if it is not made for that: a plan for any version there may be is a bad one for the few that
-        # are new.
+    async def _ask(self, sql: str, *, prepare: bool | None = None) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         return await self._connection.execute(sql, self._asked, prepare=prepare, binary=True)
 
     async def _stand_of(self, found: psycopg.AsyncCursor[tuple[Any, ...]]) -> _Stand:
@@ -243,6 +247,7 @@ def _snapshot_sql(table: SyncedTable) -> str:
     )
 
 
+@lru_cache(maxsize=256)  # to write it takes as long as Postgres takes to answer it
 def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
     """Give the `Change` of each touched row (source: the marks, then the table).
 
@@ -260,15 +265,16 @@ def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
         else f", v{place}"
         for place, column in enumerate(table.columns)
     )
-    # In the order of the index, so that a plan for any version there may be is as good for the few that are new.
-    bound = "OFFSET 0" if most is None else f"ORDER BY version LIMIT {most}"
+    user, since, bound = "%(user)s", "%(since)s", "OFFSET 0"
+    if most is not None:  # to be prepared, see `_BY_INDEX`; in the order of the index that it is to go by
+        user, since, bound = f"(SELECT {user}::text)", f"(SELECT {since}::bigint)", f"ORDER BY version LIMIT {most}"
     # OFFSET 0 fences the planner in: first the marks, by user and version, then one look at the key of each. Left to
     # itself it may read all that the user owns, when its statistics are old or its plan is another pull's.
     # (The owner is the mark's and not a constant, of which old statistics know no row: an index of the owner and of
     # something else would then seem as good as the key's, and all that the user owns be read for each mark.)
     return (
         f"SELECT json_build_array({', '.join(parts.values())})::text, c.version, r.lives IS NULL{values} "
-        f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s {bound}) AS c "
+        f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = {user} AND version > {since} {bound}) AS c "
         f"LEFT JOIN LATERAL (SELECT true AS lives{named} FROM {table_sql(table)} AS r WHERE {matches} OFFSET 0) AS r "
         f"ON true WHERE c.table_name = '{table.name}'"
     )

@@ -20,52 +20,74 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import CursorResult
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from primary.cursor import Cursor
-from primary.postgres import BEFORE, Primary
+from primary.patience import patience
+from primary.postgres import EPOCH_SQL, Primary
+from primary.transaction import Result, Transaction
 
 ACTOR = "tidepool.actor"
 """Names who writes, for triggers that tell: `current_setting('tidepool.actor', true)`, empty where nobody said."""
 
 TURN_SHARE = 0.6  # of the time that a transaction has, so that who waited in vain is told so, and to try again
 _GIVE_WAY_MS = 700  # less than it takes Postgres to look for a deadlock (1 s): it would end the other as well as us
+_HINT_ROWS_MAX = 100  # looked at for the tables that a write touched
+
+# Keeps the version of the user's head from before a write, or an earlier one, for as long as its transaction.
+_BEFORE = "tidepool.before"
 
 # All of it ends with the transaction, so a transaction pooler may stand between. In this order: the turn is waited for.
 _TURN = (
     f"SELECT set_config('lock_timeout', %(wait_ms)s, true), set_config('{ACTOR}', %(user)s, true), "
     "pg_advisory_xact_lock(hashtextextended('tidepool write ' || %(user)s, 0)), "
     f"set_config('lock_timeout', '{_GIVE_WAY_MS}', true), "
-    f"set_config('{BEFORE}', coalesce((SELECT version FROM tidepool.head WHERE user_id = %(user)s), 0)::text, true)"
+    f"set_config('{_BEFORE}', coalesce((SELECT version FROM tidepool.head WHERE user_id = %(user)s), 0)::text, true)"
 )
+
+_CURSOR = f"""
+SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE user_id = %(user)s), 0) AS version,
+  ARRAY(SELECT DISTINCT t.table_name FROM (
+    SELECT c.table_name FROM tidepool.change AS c
+    WHERE c.user_id = %(user)s AND c.version > nullif(current_setting('{_BEFORE}', true), '')::bigint
+    ORDER BY c.version DESC LIMIT {_HINT_ROWS_MAX}) AS t) AS tables"""
 
 
 class Write:
     """A write under way: all of it is committed when the block of `writing` ends, and none when it raises."""
 
-    __slots__ = ("_connection", "_primary", "user")
+    __slots__ = ("_moved", "_primary", "_transaction", "user")
 
-    def __init__(self, primary: Primary, connection: AsyncConnection, user: str) -> None:
+    def __init__(self, primary: Primary, transaction: Transaction, user: str) -> None:
         self.user = user
         self._primary = primary
-        self._connection = connection
+        self._transaction = transaction
+        self._moved: tuple[Cursor, list[str]] | None = None
 
-    async def execute(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
-        """Run one statement."""
-        return await self._connection.execute(statement, values)
-
-    async def execute_driver_sql(self, sql: str, values: Mapping[str, Any]) -> CursorResult[Any]:
-        """Run one statement that is written as psycopg takes it, with ``%(name)s`` for a value."""
-        return await self._connection.exec_driver_sql(sql, {**values})
+    async def execute(self, statement: sa.Executable | str, values: Mapping[str, Any] | None = None) -> Result:
+        """Run one statement (see `Transaction.execute`)."""
+        return await self._transaction.execute(statement, values or {})
 
     async def cursor(self) -> Cursor:
         """Give the user's cursor as this write leaves it; to be asked for once, after all that changes anything."""
-        return await self._primary.cursor(self._connection, self.user)
+        epoch, version, tables = (await self.execute(_CURSOR, {"user": self.user})).one_or_none()
+        self._moved = Cursor(epoch, version), tables
+        return self._moved[0]
 
     async def commit(self) -> Cursor:
-        """Commit now, and give the user's cursor as of then: a round trip less than by `cursor` and the end."""
-        return await self._primary.commit(self._connection, self.user)
+        """Commit now, and give the user's cursor as of then: a round trip less than by `cursor` and the end.
+
+        Nothing may be executed any more. Where this raises, nothing was committed, unless it is `PrimaryUnavailable`.
+        """
+        epoch, version, tables = await self._transaction.commit_after(_CURSOR, {"user": self.user})
+        cursor = Cursor(epoch, version)
+        self._primary.moved(self.user, cursor, tables)
+        return cursor
+
+    async def end(self) -> None:
+        """Commit, unless that was done."""
+        await self._transaction.end()
+        if self._moved is not None:
+            self._primary.moved(self.user, *self._moved)
 
 
 @asynccontextmanager
@@ -77,5 +99,12 @@ async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
     """
     wait_ms = round(primary.answer_timeout_s * TURN_SHARE * 1000)
     turn = (_TURN, {"wait_ms": str(wait_ms), "user": user})
-    async with primary.place(user), primary.transaction(turn) as connection:
-        yield Write(primary, connection, user)
+    async with primary.place(user), primary.connection() as lent, patience(primary.answer_timeout_s):
+        transaction = Transaction(lent, turn)
+        write = Write(primary, transaction, user)
+        try:
+            yield write
+            await write.end()
+        except BaseException:
+            await transaction.roll_back()
+            raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from functools import lru_cache
 
 from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
@@ -83,5 +84,6 @@ def _change(connection: sqlite3.Connection, table: SyncedTable, key: str) -> byt
     return f'{{"table":"{table.name}","key":{key},{what}}}'.encode()
 
 
+@lru_cache(maxsize=256)  # to write it takes longer than to run it
 def _row_sql(table: SyncedTable) -> str:
     return f"SELECT '{{' || {json_members(table)} || '}}' FROM {quoted(table.name)} WHERE {match_sql(table)}"

@@ -8,6 +8,7 @@ await delete(write, album_id)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from primary.gallery.album_records import AlbumPatch, NewAlbum
 from primary.gallery.errors import Fault, IdTaken, NotFound, RowVersionConflict
 from primary.gallery.image import Album
-from primary.gallery.statements import selected, values_of
+from primary.gallery.statements import as_given, given, is_row, selected, values_of
 from primary.gallery.tables import album
 from primary.write import Write
 
@@ -41,6 +42,21 @@ FROM album WHERE album.user_id = :user AND album.id = :album"""
 # It stays until the write ends, whoever would delete it.
 _COVER = sa.text("SELECT 1 FROM image WHERE user_id = :user AND id = :image FOR KEY SHARE")
 
+_DELETE = {
+    conditional: sa.delete(album).where(*is_row(album, "album", conditional=conditional))
+    for conditional in (False, True)
+}
+
+
+@lru_cache(maxsize=64)
+def _insert(names: tuple[str, ...]) -> sa.Executable:
+    return insert(album).values(given(album, names)).on_conflict_do_nothing().returning(album.c.id)
+
+
+@lru_cache(maxsize=64)
+def _update(names: tuple[str, ...], *, conditional: bool) -> sa.Update:
+    return sa.update(album).where(*is_row(album, "album", conditional=conditional)).values(given(album, names))
+
 
 @dataclass(frozen=True, slots=True)
 class SavedAlbum:
@@ -56,8 +72,8 @@ async def create(write: Write, record: NewAlbum) -> SavedAlbum:
     Raises `NotFound` for a cover that is no image of the user.
     """
     await _check_cover(write, record)
-    made = insert(album).values(user_id=write.user, **record.given()).on_conflict_do_nothing().returning(album.c.id)
-    id_ = (await write.execute(made)).scalar_one_or_none()
+    values = {"user_id": write.user, **record.given()}
+    id_ = (await write.execute(_insert(tuple(values)), as_given(values))).value()
     if id_ is not None:
         return SavedAlbum(await current(write, id_), created=True)
     assert isinstance(record.id, UUID)  # a made-up one stands in nobody's way
@@ -73,16 +89,18 @@ async def patch(write: Write, album_id: UUID, changes: AlbumPatch, *, row_versio
     Raises `NotFound`, also for a cover that is no image of the user, and `RowVersionConflict`.
     """
     await _check_cover(write, changes)
-    change = sa.update(album).where(*_is_at(write.user, album_id, row_version)).values(**changes.given())
-    if (await write.execute(change)).rowcount == 0:
+    values = changes.given()
+    update = _update(tuple(values), conditional=row_version is not None)
+    asked = {"user": write.user, "album": album_id, "row_version": row_version}
+    if (await write.execute(update, asked | as_given(values))).rowcount == 0:
         await _refuse(write, album_id)
     return await current(write, album_id)
 
 
 async def delete(write: Write, album_id: UUID, *, row_version: int | None = None) -> None:
     """Delete an album; its images stay. Raises `NotFound` and `RowVersionConflict`."""
-    gone = sa.delete(album).where(*_is_at(write.user, album_id, row_version))
-    if (await write.execute(gone)).rowcount == 0:
+    asked = {"user": write.user, "album": album_id, "row_version": row_version}
+    if (await write.execute(_DELETE[row_version is not None], asked)).rowcount == 0:
         await _refuse(write, album_id)
 
 
@@ -105,11 +123,6 @@ async def _check_cover(write: Write, record: NewAlbum | AlbumPatch) -> None:
         asked = {"user": write.user, "image": cover}
         if (await write.execute(_COVER, asked)).one_or_none() is None:
             raise NotFound(faults=[Fault("cover_image_id", "there is no such image")])
-
-
-def _is_at(user: str, album_id: UUID, row_version: int | None) -> list[sa.ColumnElement[bool]]:
-    found = [album.c.user_id == user, album.c.id == album_id]
-    return found if row_version is None else [*found, album.c.row_version == row_version]
 
 
 def _is(stored: Album, record: NewAlbum) -> bool:

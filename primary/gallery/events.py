@@ -91,7 +91,7 @@ async def count(write: Write, image_id: UUID, kind: Kind, happened: Happened) ->
     asked = {"user": write.user, "image": image_id, "kind": kind, "event": _or_none(happened.client_event_id)}
     inserted = await write.execute(_INSERT, asked | {"at": _or_none(happened.occurred_at)})
     new = inserted.rowcount == 1
-    if not new and not (await write.execute(_SAME, asked)).scalar_one_or_none():
+    if not new and not (await write.execute(_SAME, asked)).value():
         raise EventTaken
     return Counted(await current(write, image_id), new)
 

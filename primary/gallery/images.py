@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import msgspec
-import sqlalchemy as sa
 
 from primary.errors import InvalidValue
 from primary.gallery import statements
@@ -92,8 +91,10 @@ async def patch(write: Write, image_id: UUID, changes: ImagePatch, *, row_versio
 
     Raises `NotFound` and `RowVersionConflict`.
     """
-    update = statements.update(write.user, image_id, changes.given(), row_version)
-    row = (await write.execute(update)).one_or_none()
+    given = changes.given()
+    update = statements.update(tuple(given), conditional=row_version is not None)
+    asked = {"user": write.user, "image": image_id, "row_version": row_version}
+    row = (await write.execute(update, asked | statements.as_given(given))).one_or_none()
     if row is None:
         await _refuse(write, image_id)
     return image_of(row)
@@ -104,12 +105,12 @@ async def delete(write: Write, image_id: UUID, *, row_version: int | None = None
 
     Raises `NotFound` and `RowVersionConflict`.
     """
-    result = await write.execute(statements.delete(write.user, image_id, row_version))
-    if result.rowcount == 0:
+    asked = {"user": write.user, "image": image_id, "row_version": row_version}
+    if (await write.execute(statements.DELETE[row_version is not None], asked)).rowcount == 0:
         await _refuse(write, image_id)
 
 
-def image_of(row: sa.Row[Any]) -> Image:
+def image_of(row: Any) -> Image:
     """Give the image of a row that has an image's values, and maybe others."""
     values = {name: value for name, value in row._asdict().items() if name in Image.__struct_fields__}
     return Image(**values | {"meta": msgspec.Raw(values["meta"].encode())})
@@ -117,7 +118,7 @@ def image_of(row: sa.Row[Any]) -> Image:
 
 async def _refuse(write: Write, image_id: UUID) -> NoReturn:
     """Say why there was no image to change at the row version that was expected."""
-    now = (await write.execute(statements.current(write.user, image_id))).one_or_none()
+    now = (await write.execute(statements.CURRENT, {"user": write.user, "image": image_id})).one_or_none()
     raise NotFound if now is None else RowVersionConflict(image_of(now))
 
 

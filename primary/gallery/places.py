@@ -104,7 +104,7 @@ async def put(write: Write, album_id: UUID, places: Sequence[NewPlace]) -> Added
         {"image_id": image_id, "position": position, "caption": fields.get("caption")}
         for (image_id, fields), position in zip(given, positions, strict=True)
     ]
-    new = len((await write.execute(_PUT, here | {"rows": dumps(rows)})).all())
+    new = (await write.execute(_PUT, here | {"rows": dumps(rows)})).rowcount
     if new < len(rows):
         told = [
             {"image_id": image_id, "caption": fields["caption"]} for image_id, fields in given if "caption" in fields
@@ -160,7 +160,7 @@ async def _move(write: Write, album_id: UUID, image_id: UUID, field: str, anchor
         except NotFound:
             raise NotFound(IN_ALBUM, [Fault(field, f"there is no such {IN_ALBUM}")]) from None
         asked = here | {"image": image_id, "anchor": anchor_id}
-        beyond = (await write.execute(_BEFORE if field == "before" else _AFTER, asked)).scalar_one_or_none()
+        beyond = (await write.execute(_BEFORE if field == "before" else _AFTER, asked)).value()
         position = between(beyond, anchor) if field == "before" else between(anchor, beyond)
         if position is not None:
             await write.execute(_MOVE, here | {"image": image_id, "position": position})
@@ -186,4 +186,5 @@ async def _placed(write: Write, album_id: UUID, image_id: UUID) -> Placed:
 
 
 async def _last(write: Write, album_id: UUID) -> int | None:
-    return (await write.execute(_LAST, {"user": write.user, "album": album_id})).scalar_one_or_none()
+    last: int | None = (await write.execute(_LAST, {"user": write.user, "album": album_id})).value()
+    return last

@@ -7,10 +7,12 @@ write is answered exactly as a read will be.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
+from psycopg.types.json import Jsonb
 from sqlalchemy.dialects import postgresql
 
 from primary.gallery.image import Image
@@ -94,25 +96,34 @@ def read(source: sa.FromClause, alias: str) -> sa.Select[Any]:
     return sa.select(*columns).select_from(source.outerjoin(image_activity, activity))
 
 
-def update(user: str, image_id: UUID, changes: dict[str, Any], row_version: int | None) -> sa.Select[Any]:
-    """Change an image, if it is (still) there, and give what it is then."""
-    change = sa.update(image).where(*is_image(user, image_id)).values(**changes)
-    if row_version is not None:
-        change = change.where(image.c.row_version == row_version)
+def given(table: sa.Table, names: Iterable[str]) -> dict[str, sa.BindParameter[Any]]:
+    """Give what the named columns are set to in a statement that is made once for all values (see `as_given`)."""
+    return {name: sa.bindparam(f"given_{name}", type_=table.c[name].type) for name in names}
+
+
+def as_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the values of columns to a statement that was made with `given`."""
+    return {f"given_{name}": Jsonb(value) if isinstance(value, dict) else value for name, value in values.items()}
+
+
+def is_row(table: sa.Table, named: str, *, conditional: bool = False) -> list[sa.ColumnElement[bool]]:
+    """Give the condition that picks the row of ``:user`` whose id is ``:named``; if told, at ``:row_version`` alone."""
+    found = [table.c.user_id == sa.bindparam("user"), table.c.id == sa.bindparam(named)]
+    return [*found, table.c.row_version == sa.bindparam("row_version")] if conditional else found
+
+
+@lru_cache(maxsize=64)
+def update(names: tuple[str, ...], *, conditional: bool) -> sa.Select[Any]:
+    """Change these columns of ``:image``, if it is (still) there, and give what it is then."""
+    change = sa.update(image).where(*is_row(image, "image", conditional=conditional)).values(given(image, names))
     return read(change.returning(*image.c).cte("changed"), "changed")
 
 
-def delete(user: str, image_id: UUID, row_version: int | None) -> sa.Delete:
-    """Delete an image, if it is (still) there."""
-    gone = sa.delete(image).where(*is_image(user, image_id))
-    return gone if row_version is None else gone.where(image.c.row_version == row_version)
+DELETE = {
+    conditional: sa.delete(image).where(*is_row(image, "image", conditional=conditional))
+    for conditional in (False, True)
+}
+"""Delete ``:image``, if it is (still) there; where conditional, if it is at ``:row_version``."""
 
-
-def current(user: str, image_id: UUID) -> sa.Select[Any]:
-    """Give an image."""
-    return read(image, "image").where(*is_image(user, image_id))
-
-
-def is_image(user: str, image_id: UUID) -> tuple[sa.ColumnElement[bool], ...]:
-    """Give the condition that picks one image of one user."""
-    return image.c.user_id == user, image.c.id == image_id
+CURRENT = read(image, "image").where(*is_row(image, "image"))
+"""Give ``:image``."""

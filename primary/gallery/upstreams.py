@@ -55,18 +55,18 @@ async def save(write: Write, *, endpoint: str, sealed_key: bytes | None, enabled
     `KeyNeeded` where there is none, or the endpoint is another.
     """
     asked = {"user": write.user, "endpoint": endpoint, "sealed_key": sealed_key, "enabled": enabled}
-    if sealed_key is None and (await write.execute_driver_sql(_CURRENT, asked)).scalar() != endpoint:
+    if sealed_key is None and (await write.execute(_CURRENT, asked)).value() != endpoint:
         raise KeyNeeded
-    await write.execute_driver_sql(_NAME, asked)
+    await write.execute(_NAME, asked)
     if sealed_key is not None:
-        await write.execute_driver_sql(_KEY, asked)
+        await write.execute(_KEY, asked)
     for sql in (_REARM, REARM_ROWS, _SWITCH, SHOW):
-        await write.execute_driver_sql(sql, asked)
-    shown = (await write.execute_driver_sql(_SHOWN, asked)).one()
+        await write.execute(sql, asked)
+    shown = (await write.execute(_SHOWN, asked)).one_or_none()
     return SavedUpstream(shown.endpoint, shown.pending, shown.parked)
 
 
 async def forget(write: Write) -> None:
     """Turn the mirror off, and forget the endpoint, the key and what waits. Nothing happens where there is none."""
     for sql in (_CURRENT, _OFF, _FORGET):
-        await write.execute_driver_sql(sql, {"user": write.user})
+        await write.execute(sql, {"user": write.user})

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from primary.cursor import Cursor
+from primary.write import writing
 from replica import build, faults
 from replica.store import Store
 from tests.support.bay import Bay
@@ -41,8 +42,8 @@ async def _state(bay: Bay) -> State:
 
 
 async def _primary_state(bay: Bay) -> State:
-    async with bay.primary.transaction() as conn:
-        cursor = await bay.primary.cursor(conn, "ann")
+    async with writing(bay.primary, "ann") as write:
+        cursor = await write.cursor()
     return cursor, await truth(bay.primary, bay.catalog, "ann")
 
 

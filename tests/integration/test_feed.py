@@ -18,6 +18,7 @@ from primary.feed import VALUES, Batch, Kind, Pull, Reason
 from primary.lent import Lent
 from primary.postgres import Primary
 from primary.postgres_feed import BATCH_ROWS, CHANGES_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.write import writing
 from tests.support import shapes
 from tests.support.databases import Databases
 from tests.support.proxy import PostgresProxy, proxied
@@ -231,6 +232,32 @@ async def test_a_change_looks_at_its_own_rows_though_another_index_begins_with_t
     assert looked_at <= 2 * rows
 
 
+async def test_a_plan_that_was_kept_while_the_tables_were_small_does_for_large_ones(primary: Primary) -> None:
+    await shelves(primary, "ann", 3)
+    tables = "tidepool.change", "tidepool.head", "shelf"
+    await execute(primary, "ANALYZE", *(f"ALTER TABLE {table} SET (autovacuum_enabled = off)" for table in tables))
+    async with through(primary.url, pool_max=1) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        first = Cursor((await cursor_of(feed, "ann")).epoch, 0)
+
+        async def asked(sql: str) -> int:
+            async with near.connection() as connection:
+                await connection.execute("SELECT pg_stat_force_next_flush()")
+                found = await (await connection.execute(sql.encode())).fetchone()
+            assert found is not None
+            return int(found[0])
+
+        for _ in range(12):  # past psycopg's threshold, and Postgres's own
+            await pulled(feed, "ann", first)
+        assert await asked("SELECT count(*) FROM pg_prepared_statements WHERE generic_plans > 0") >= 2
+        await shelves(primary, "other", 3_000)
+        scanned = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN ('change', 'head', 'shelf')"
+        before = await asked(scanned)
+        _, batches = await pulled(feed, "ann", first)
+        assert sum(len(batch.changes) for batch in batches) == 3
+        assert await asked(scanned) == before
+
+
 async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primary, feed: PostgresFeed) -> None:
     await shelves(primary, "ann", 50_000)
     async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
@@ -398,6 +425,9 @@ async def test_what_comes_at_once_and_what_is_streamed_are_the_same(
     assert len(changes(streamed)) > PIPELINED_ROWS_MAX
     assert all(len(batch.changes) <= CHANGES_ROWS for batch in streamed)
     monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 10**6)
+    all_marks = postgres_feed._STAND.replace(f"LIMIT {PIPELINED_ROWS_MAX + 1})", "LIMIT 1000001)")
+    assert all_marks != postgres_feed._STAND
+    monkeypatch.setattr(postgres_feed, "_STAND", all_marks)
     at_once_pull, at_once = await pulled(feed, "ann", since)
     assert at_once_pull.cursor == streamed_pull.cursor
 
@@ -607,5 +637,5 @@ async def test_the_epoch_is_the_same_for_every_session_and_after_a_checkpoint(
     await execute(primary, "CHECKPOINT", "SELECT pg_switch_wal()")
     async with through(primary.url) as other:
         assert await cursor_of(PostgresFeed(other, shapes.catalog), "ann") == first
-        async with other.transaction() as conn:
-            assert await other.cursor(conn, "ann") == first
+        async with writing(other, "ann") as write:
+            assert await write.cursor() == first

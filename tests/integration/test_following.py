@@ -17,6 +17,7 @@ from primary.cursor import Cursor
 from primary.feed import Feed
 from primary.postgres import Primary
 from primary.postgres_tail import PostgresTail
+from primary.write import writing
 from replica.follower import Follower
 from replica.location import DataDirectory
 from replica.results import FollowLimits, StoreLimits, SyncResult
@@ -243,8 +244,8 @@ async def test_two_thousand_followed_users_cost_one_look_and_no_query_each(
     await primary.open()
     try:
         await grow_all(primary, users, 1)
-        async with primary.transaction() as conn:
-            quiet = Quiet((await primary.cursor(conn, "user 0")).epoch)
+        async with writing(primary, "user 0") as write:
+            quiet = Quiet((await write.cursor()).epoch)
         limits = FollowLimits(look_idle_s=0.02)
         follower = Follower(quiet, PostgresTail(primary), limits, lambda: False)
         async with follower.running():

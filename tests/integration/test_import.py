@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from primary.postgres import Primary
+from primary.write import writing
 from replica.store import Store
 from tests.support.proxy import PostgresProxy
 from tests.unit.importing.pngs import png, text
@@ -70,8 +71,8 @@ async def count(primary: Primary, user: str) -> int:
 
 
 async def version(primary: Primary, user: str) -> str:
-    async with primary.transaction() as connection:
-        return str(await primary.cursor(connection, user))
+    async with writing(primary, user) as write:
+        return str(await write.cursor())
 
 
 async def test_the_same_input_twice_changes_nothing(command: Command, primary: Primary, tmp_path: Path):

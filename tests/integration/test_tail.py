@@ -15,6 +15,7 @@ from primary.errors import PrimaryUnavailable
 from primary.postgres import Primary
 from primary.postgres_tail import PostgresTail
 from primary.tail import Tail
+from primary.write import writing
 from tests.support import shapes
 from tests.support.databases import Databases
 
@@ -72,8 +73,10 @@ async def test_the_first_look_knows_nothing_and_says_so(primary: Primary) -> Non
         assert (second.users, second.reset) == ({}, False)
         await write(session, "ann")
         await write(session, "bob")
-        async with primary.transaction() as conn:
-            expected = {user: await primary.cursor(conn, user) for user in ("ann", "bob")}
+        expected = {}
+        for user in ("ann", "bob"):
+            async with writing(primary, user) as looking:
+                expected[user] = await looking.cursor()
         assert (await tail.poll()).users == expected
         assert (await tail.poll()).users == {}
 
@@ -280,7 +283,7 @@ async def test_a_look_reads_the_heads_that_moved_and_not_all(primary: Primary) -
 async def test_a_cursor_of_the_tail_is_the_feeds(primary: Primary) -> None:
     tail = PostgresTail(primary)
     await tail.poll()
-    async with primary.transaction() as conn:
-        await conn.exec_driver_sql("INSERT INTO shelf (user_id, id) VALUES ('ann', 1), ('ann', 2)")
-        mine: Cursor = await primary.cursor(conn, "ann")
+    async with writing(primary, "ann") as writes:
+        await writes.execute("INSERT INTO shelf (user_id, id) VALUES ('ann', 1), ('ann', 2)")
+        mine: Cursor = await writes.cursor()
     assert (await tail.poll()).users == {"ann": mine}

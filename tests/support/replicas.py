@@ -14,6 +14,7 @@ from primary.capture import quoted, table_sql
 from primary.cursor import Cursor
 from primary.declaration import Catalog
 from primary.postgres import Primary
+from primary.write import writing
 from replica.store import Store
 
 Rows = dict[str, Counter[tuple[Any, ...]]]
@@ -45,9 +46,9 @@ WHERE user_id = :user AND id IN (SELECT id FROM image WHERE user_id = :user ORDE
 
 async def grow(primary: Primary, user: str, images: int, *, tag: str = "new") -> Cursor:
     """Give a user that many more images, in one transaction; give the user's cursor after it."""
-    async with primary.transaction() as conn:
-        await conn.execute(sa.text(_IMAGES), {"users": [user], "tag": tag, "count": images})
-        return await primary.cursor(conn, user)
+    async with writing(primary, user) as write:
+        await write.execute(sa.text(_IMAGES), {"users": [user], "tag": tag, "count": images})
+        return await write.cursor()
 
 
 async def grow_all(primary: Primary, users: Sequence[str], images: int) -> None:
@@ -64,10 +65,10 @@ async def touch_all(primary: Primary, users: Sequence[str]) -> None:
 
 async def change(primary: Primary, user: str, *, tag: str = "change", rows: int = 2) -> Cursor:
     """Insert, edit and delete some rows of two tables in one transaction; give the user's cursor after it."""
-    async with primary.transaction() as conn:
+    async with writing(primary, user) as write:
         for sql in (_IMAGES, _EDIT, _LIKE, _DELETE):
-            await conn.execute(sa.text(sql), {"user": user, "users": [user], "tag": tag, "count": rows})
-        return await primary.cursor(conn, user)
+            await write.execute(sa.text(sql), {"user": user, "users": [user], "tag": tag, "count": rows})
+        return await write.cursor()
 
 
 async def truth(primary: Primary, catalog: Catalog, user: str) -> Rows:
