@@ -19,6 +19,7 @@ import click
 
 from gateway.cli.environment import primary_of, read_settings, run
 from gateway.cli.failures import USAGE, Failure
+from gateway.cli.working_folder import working_folder
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -102,10 +103,10 @@ async def _export(settings: Settings, user: str, form: Format, target: _Target) 
     with _terminable():
         async with primary_of(settings) as primary:
             # Beside the file, for a rename does not leave its disk.
-            with tempfile.TemporaryDirectory(prefix=".tidepool-export-", dir=target.folder) as folder:
-                whole = await _whole(primary, user, form, Path(folder))
+            with working_folder(target.folder or Path(tempfile.gettempdir())) as folder:
+                whole = await _whole(primary, user, form, folder)
                 try:
-                    where = await target.put(whole, user, form, Path(folder) / "whole")
+                    where = await target.put(whole, user, form, folder / "whole")
                 finally:
                     whole.close()
     told = f"exported: {whole.rows:,} rows at {whole.version} to {where}, in {time.monotonic() - began:.1f} s"

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from gateway.cli.export import export_command
+from gateway.cli.working_folder import PREFIX
 from primary.declaration import Catalog
 from primary.postgres import Primary
 from replica.export import FORMATS
@@ -105,10 +108,9 @@ async def test_what_is_no_user_is_told(environment: dict[str, str], folder: Path
     assert not [*folder.iterdir()]
 
 
-@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
-async def test_who_ends_it_finds_nothing_half_written(
-    environment: dict[str, str], primary: Primary, folder: Path, order: signal.Signals
-) -> None:
+@asynccontextmanager
+async def working(environment: dict[str, str], primary: Primary, folder: Path) -> AsyncIterator[subprocess.Popen[str]]:
+    """Give an export to ``mine`` that has begun to write in ``folder``, where there is one of yesterday's."""
     async with primary.connection() as connection:
         await connection.execute(
             b"INSERT INTO image (user_id, prompt, image_url)"
@@ -125,11 +127,34 @@ async def test_who_ends_it_finds_nothing_half_written(
     )
     with process:
         async with asyncio.timeout(20):
-            while not [*folder.glob(".tidepool-export-*/made/*")]:
+            while not [*folder.glob(f"{PREFIX}*/made/*")]:
                 assert process.poll() is None
                 await asyncio.sleep(0.002)
+        yield process
+
+
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
+async def test_who_ends_it_finds_nothing_half_written(
+    environment: dict[str, str], primary: Primary, folder: Path, order: signal.Signals
+) -> None:
+    async with working(environment, primary, folder) as process:
         process.send_signal(order)
         _, told = await asyncio.to_thread(process.communicate, timeout=20)
     assert process.returncode == 128 + order, told
     assert told == "tidepool: interrupted; no file was written.\n"
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("mine", "of yesterday")]
+
+
+async def test_what_a_killed_one_left_is_cleared_away_by_the_next(
+    environment: dict[str, str], primary: Primary, folder: Path
+) -> None:
+    async with working(environment, primary, folder) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert (await invoke(environment, "bob", "-o", "bobs")).exit_code == 0
+        (in_use,) = folder.glob(f"{PREFIX}*")
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    assert in_use.exists()
+    assert (folder / "mine").read_text() == "of yesterday"
+    assert (await invoke(environment, "bob", "-o", "bobs")).exit_code == 0
+    assert {path.name for path in folder.iterdir()} == {"mine", "bobs"}

@@ -46,6 +46,10 @@ BOUNDS: dict[str, dict[Any, dict[str, int]]] = {
         matches: {"SET_MAX": -1, "GAP": 0},
     },
     "few are out of order": {finding: {"FIRST": 1, "FIRST_OF_PREFIX": 1, "PER_IMAGE": 0, "OTHERS_MAX": 2}},
+    "what few match is known, what many match is not": {
+        finding: {"FIRST": 4, "FIRST_OF_PREFIX": 4, "PER_IMAGE": 0, "AHEAD_MAX": -1, "AS_DEAR": 0, "SET_MAX": 12},
+        matches: {"SET_MAX": 12, "SPENT_MAX": 0, "MANY": 0, "SPANS_MAX": 2, "GAP": 0},
+    },
     "what is searched for is gathered": {
         finding: {"FIRST": 1, "FIRST_OF_PREFIX": 1, "PER_IMAGE": 0, "AHEAD_MAX": -1, "AS_DEAR": 0},
         matches: {"SPENT_MAX": 0},
@@ -133,6 +137,22 @@ def test_what_is_searched_for_is_found_however_the_rows_lie(seed: int, laid: str
             if choose.random() < 0.5:  # most filters leave little to be found
                 listing = replace(listing, filters=Filters(q=q), sort=choose.choice(["relevance", "created_at"]))
             assert walked(gallery, listing, choose.randrange(1, 25)) == gallery.listed(listing), listing
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([*LAID]))
+def test_the_first_page_of_a_search_is_the_beginning_of_its_list_however_the_rows_lie(seed: int, laid: str) -> None:
+    choose = random.Random(seed)
+    with Gallery() as gallery:
+        gallery.grow(choose, 150)
+        for change in LAID[laid]:
+            change(choose, gallery)
+        for _ in range(8):
+            q = " ".join(choose.sample(WORDS, choose.randrange(1, 3)))
+            listing = Listing(Filters(q=q), "relevance", choose.choice(["desc", "desc", "asc"]))
+            found = gallery.listed(listing)
+            for limit in (choose.randrange(1, 25), choose.randrange(1, len(found) + 2)):
+                assert page(gallery, listing, limit, None)[0] == found[:limit], (listing, limit)
 
 
 def counted(gallery: Gallery, filters: Filters) -> dict[str, Any]:

@@ -161,6 +161,7 @@ async def test_whatever_is_written_each_replica_is_what_its_user_owned_at_its_cu
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("run", range(5))
 async def test_for_minutes_each_replica_is_what_its_user_owned_at_its_cursor(
     primary: Primary, data_dir: Path, seed: int, run: int, changes_come: None

@@ -18,6 +18,12 @@ SCHEMA = Schema(catalog)
 WORDS = ("tide", "tidal", "pool", "low", "water", "heron")
 MODELS = (None, "sdxl", "flux")
 SOURCES = ("message_response", "scheduler")
+MISLEADING = (
+    '{"n":0,"id":"a","created_at":"b","updated_at":"c","last_viewed_at":"d","rating":1,"o_count":2,"view_count":3,'
+    '"usage_count":4,"position":5,"caption":"e"}'
+)
+"""A document of a user's that has the names of an image's own members."""
+
 NO_ACTIVITY: dict[str, Any] = {
     "is_favorite": 0,
     "rating": None,
@@ -79,7 +85,7 @@ class Gallery:
             "source": choose.choice(SOURCES),
             "alt_text": choose.choice([None, _text(choose)]),
             "description": choose.choice([None, _text(choose)]),
-            "meta": "{}",
+            "meta": choose.choice(("{}", MISLEADING)),
             "created_at": made_at,
             "updated_at": moment(choose.randrange(20, 60)),
             "row_version": 1,
