@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
+
+from gateway.joining import JOIN
 
 Header = tuple[bytes, bytes]
 
@@ -32,6 +35,9 @@ class Answer(ASGIResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it, as an ASGI application does."""
+        request = cast("dict[str, Any]", scope)
+        if JOIN in request and request["method"] != "HEAD":  # to which no body is written
+            request[JOIN]()
         await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 

@@ -1,7 +1,7 @@
-"""A connection's sending side: the head of an answer goes out with what follows it.
+"""A connection's sending side: a whole answer is sent at once, though its head and its body are written apart.
 
-uvicorn writes an answer's head and its body each by itself, and uvloop hands over each write at once. What a short
-answer costs is mostly that: the way through the kernel, and waking the other side, who finds half an answer.
+uvicorn writes each by itself, and uvloop hands each write to the kernel. What a short answer costs is mostly that: the
+way through the kernel, and waking the other side, who finds half of it.
 """
 
 from __future__ import annotations
@@ -9,43 +9,46 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-_HEAD = b"HTTP/1.1 "
+JOIN = "tidepool.join"
+"""What in a request's scope keeps the next that is written back, until something is written after it."""
+
+_COPIED_MAX_BYTES = 16 << 10  # a longer body costs less as a piece of its own than to be copied behind its head
 
 
 class Joining:
-    """A transport that keeps a head back until something follows it, for this pass of the loop at most.
+    """A transport that sends two writes as one, if it is told so before; all else it leaves to ``transport``."""
 
-    Everything else it passes on to ``transport``, in order.
-    """
+    __slots__ = ("_first", "_joins", "_transport", "is_closing")
 
-    __slots__ = ("_head", "_loop", "_transport", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-        self.is_closing = transport.is_closing  # asked for each request
+        self._joins = False
+        self._first: bytes | None = None
+        self.is_closing = transport.is_closing  # which is asked for each request
+
+    def join(self) -> None:
+        """Keep what is written next until something, or nothing more, is written after it."""
+        self._joins = True
 
     def write(self, data: bytes) -> None:
-        """Send, after the head that is kept; one that begins an answer is kept."""
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.writelines((head, data) if data else (head,))
-        elif data.startswith(_HEAD):
-            self._head = data
-            self._loop.call_soon(self._let_go)
-        else:
+        """Send, after what was kept."""
+        joins, self._joins = self._joins, False
+        if joins and self._first is None:
+            self._first = data
+            return
+        first, self._first = self._first, None
+        if first is None:
             self._transport.write(data)
+        elif len(data) > _COPIED_MAX_BYTES:
+            self._transport.writelines((first, data))
+        else:
+            self._transport.write(first + data)
 
     def close(self) -> None:
         """Close, when what was written is sent."""
-        self._let_go()
+        self._joins = False
+        self.write(b"")
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
-
-    def _let_go(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.write(head)

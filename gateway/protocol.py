@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.joining import Joining
+from gateway.joining import JOIN, Joining
 from gateway.problems import MEDIA_TYPE, Problem, body_of
 
 ABORT = "tidepool.abort"  # what in a request's scope ends its connection at once, without what is still to be sent
@@ -26,7 +26,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        super().connection_made(cast("asyncio.Transport", Joining(transport, self.loop)))
+        self._joining = Joining(transport)
+        super().connection_made(cast("asyncio.Transport", self._joining))
 
     def data_received(self, data: bytes) -> None:
         """Take what was received."""
@@ -38,8 +39,10 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to take a request."""
         super().on_message_begin()
-        # The one thing that ASGI has no word for: to end a connection whose other side does not read.
-        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
+        # What ASGI has no word for: to end a connection whose other side does not read, and to send an answer at once.
+        scope = cast("dict[str, Any]", self.scope)
+        scope[ABORT] = self.transport.abort
+        scope[JOIN] = self._joining.join
 
     def on_headers_complete(self) -> None:
         """Begin a request."""
