@@ -45,9 +45,10 @@ class Joining:
             self._transport.write(first + data)
 
     def close(self) -> None:
-        """Close, when what was written is sent."""
+        """Close, when what was written is sent; a second time it does nothing, as any transport."""
         self._joins = False
-        self.write(b"")
+        if self._first is not None and not self.is_closing():
+            self.write(b"")
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:

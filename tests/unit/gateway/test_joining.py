@@ -66,6 +66,18 @@ def test_what_was_kept_is_sent_before_the_end() -> None:
     assert (wire.sent, transport.is_closing()) == ([b"head"], True)
 
 
+def test_who_closes_what_is_closed_writes_nothing_to_it() -> None:
+    """As uvicorn does when an answer fails whose client has gone. uvloop raises where what is closed is written to."""
+    for kept in (False, True):
+        transport, wire = joining()
+        if kept:
+            transport.join()
+            transport.write(b"head")
+        wire.close()
+        transport.close()
+        assert wire.sent == []
+
+
 def test_joining_nothing_leaves_the_end_as_it_is() -> None:
     transport, wire = joining()
     transport.join()
