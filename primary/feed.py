@@ -28,11 +28,12 @@ Change = Sequence[Any]
 """What became of one row since the cursor.
 
 Its key within its table (a JSON array of canonical texts), the version at which it was touched last, whether it is
-gone, and from `VALUES` on the values of a `Row`; of a row that is gone those of its key, and None.
+gone (at `GONE`), and from `VALUES` on the values of a `Row`; of a row that is gone those of its key, and None.
 """
 
+GONE = 2
 VALUES = 3
-"""Where in a `Change` its row's values begin."""
+"""Where in a `Change` it says whether its row is gone, and where the row's values begin."""
 
 
 class Kind(Enum):

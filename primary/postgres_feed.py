@@ -117,7 +117,7 @@ class PostgresPull:
         self._asked = {"user": user, "since": since.version if since else -1}
         self._since = since
         self._since_position = position
-        self._holds = self._settled = False
+        self._holds = False
         self._stand: _Stand
         self.cursor: Cursor
         self.position: int
@@ -133,7 +133,7 @@ class PostgresPull:
         """
         async with patience(self._answer_timeout_s):
             if self._since is None or not (
-                await self._read_at_once(touched) or await self._read_at_once(self._stand.tables)
+                await self._read_at_once(touched) or (self._is_small and await self._read_at_once(self._stand.tables))
             ):
                 await self._hold()
         try:
@@ -147,8 +147,6 @@ class PostgresPull:
 
     async def _read_at_once(self, tables: frozenset[str]) -> bool:
         """Find out where the user stands and read these tables' changes, in one round trip; tell if that was all."""
-        if self._settled and (self.kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX):
-            return False
         names = [table.name for table in self._catalog if table.name in tables]
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
@@ -158,10 +156,10 @@ class PostgresPull:
             found = {name: await self._ask(sql) for name, sql in few.items()}
             await self._connection.execute("ROLLBACK")
         # Only what the transaction's own snapshot says counts: an earlier look may have been of another state.
-        kind = self._settle(await self._stand_of(asked))
-        if kind is Kind.UNCHANGED:
+        self._settle(await self._stand_of(asked))
+        if self.kind is Kind.UNCHANGED:
             return True
-        if kind is not Kind.CHANGES or self._stand.total > PIPELINED_ROWS_MAX or self._known() - found.keys():
+        if not self._is_small or self._known() - found.keys():
             return False
         rows = {name: await cursor.fetchall() for name, cursor in found.items()}
         self.whole = [
@@ -203,11 +201,14 @@ class PostgresPull:
                     async for rows in stream:
                         yield Batch(table.name, changes=_adapted(table, rows, VALUES))
 
-    def _settle(self, stand: _Stand) -> Kind:
-        self._stand, self._settled = stand, True
+    def _settle(self, stand: _Stand) -> None:
+        self._stand = stand
         self.cursor, self.position = stand.cursor, stand.position
         self.kind, self.reason = stand.kind(self._since, self._since_position)
-        return self.kind
+
+    @property
+    def _is_small(self) -> bool:
+        return self.kind is Kind.CHANGES and self._stand.total <= PIPELINED_ROWS_MAX
 
     async def _ask(self, sql: str, *, prepare: bool | None = None) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         return await self._connection.execute(sql, self._asked, prepare=prepare, binary=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from primary.declaration import SyncedTable
-from primary.feed import VALUES, Batch, Pull
+from primary.feed import GONE, VALUES, Batch, Pull
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.filling import insert_sql
@@ -120,7 +120,7 @@ def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -
         return
     key = [VALUES + place for place in table.key_places]
     connection.executemany(_delete_sql(table), ([change[place] for place in key] for change in batch.changes))
-    connection.executemany(insert_sql(table), (change[VALUES:] for change in batch.changes if not change[2]))
+    connection.executemany(insert_sql(table), (change[VALUES:] for change in batch.changes if not change[GONE]))
     connection.executemany(
         "INSERT OR REPLACE INTO _change (table_name, row_key, version, deleted) VALUES (?, ?, ?, ?)",
         ((table.name, *change[:VALUES]) for change in batch.changes),

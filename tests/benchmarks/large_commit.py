@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from primary.cursor import Cursor
 from primary.declaration import Catalog, ReadIndex, synced
-from primary.feed import VALUES, Row
+from primary.feed import GONE, VALUES, Row
 from primary.gallery.tables import catalog as gallery
 from primary.migrate import migrate
 from primary.postgres_feed import PostgresFeed
@@ -149,7 +149,7 @@ async def _bare(path: Path, catalog: Catalog, table: str, feed: PostgresFeed, us
     rows: list[Row] = []
     async with feed.pull(user, since) as pull, aclosing(pull.batches()) as batches:
         async for batch in batches:
-            rows.extend(change[VALUES:] for change in batch.changes if not change[2])
+            rows.extend(change[VALUES:] for change in batch.changes if not change[GONE])
     schema = Schema(catalog)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for pragma in ("page_size=8192", "journal_mode=WAL", *WRITE_PRAGMAS):
