@@ -9,10 +9,11 @@ has exactly the rows of the replica at the cursor that the last read saw.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
@@ -21,6 +22,8 @@ from replica.rendering import json_members, quoted
 from replica.state import State
 
 BYTES_MAX = 1 << 20  # of the changes of one read: what is past it waits for the next one
+
+_read_key = msgspec.json.Decoder(list[str]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +69,18 @@ def since(connection: sqlite3.Connection, catalog: Catalog, position: Position, 
     after = (cursor.version, position.table or "\U0010ffff", position.key)
     changes: list[bytes] = []
     bytes_left = BYTES_MAX
-    last = position
+    last = after
     for table, key, version in connection.execute(_CHANGED, (*after, limit + 1)):
         if len(changes) == limit or bytes_left < 0:
-            return Changes(changes, last, whole=False)
+            return Changes(changes, Position(Cursor(cursor.epoch, last[0]), *last[1:]), whole=False)
         changes.append(_change(connection, catalog[table], key))
         bytes_left -= len(changes[-1])
-        last = Position(Cursor(cursor.epoch, version), table, key)
+        last = version, table, key
     return Changes(changes, Position(state.cursor), whole=True)
 
 
 def _change(connection: sqlite3.Connection, table: SyncedTable, key: str) -> bytes:
-    texts = zip(table.key, json.loads(key), strict=True)
+    texts = zip(table.key, _read_key(key), strict=True)
     stored = [table.column(name).mapping.stored_key(text) for name, text in texts]
     row = connection.execute(_row_sql(table), stored).fetchone()
     what = f'"row":{row[0]}' if row is not None else '"deleted":true'

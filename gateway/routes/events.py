@@ -30,6 +30,7 @@ from replica.follower import Follower
 from replica.store import Store
 
 CHANGES_OF_EVENT_MAX = 500  # of one event; what is more comes in the next one
+FEW_CHANGES_MAX = 20  # so many are read on the event loop; of more, it would be held for milliseconds
 
 _TOLD = (
     "A stream of server-sent events: `version` with the cursor of the replica, on connection and after each advance; "
@@ -61,9 +62,16 @@ class _Replica:
         self._user = user
 
     async def changes(self, position: Position) -> Changes | None:
+        if not position.table:  # else there were more than fit into one event
+            few = await self._read(position, FEW_CHANGES_MAX, long=False)
+            if few is None or few.whole:
+                return few
+        return await self._read(position, CHANGES_OF_EVENT_MAX, long=True)
+
+    async def _read(self, position: Position, limit: int, *, long: bool) -> Changes | None:
         catalog = self._store.schema.catalog
         read = await self._store.read(
-            self._user, lambda connection: changes.since(connection, catalog, position, CHANGES_OF_EVENT_MAX)
+            self._user, lambda connection: changes.since(connection, catalog, position, limit), long=long
         )
         return read.value
 
