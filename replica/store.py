@@ -31,18 +31,18 @@ from replica.errors import Doubt, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
 from replica.location import DataDirectory, remove, remove_all
+from replica.opened import OpenReplicas
 from replica.publish import publish
 from replica.quarantine import set_aside
 from replica.replica import Replica
 from replica.results import Reading, ReplicaInfo, StoreCounts, StoreLimits, SyncResult
 from replica.schema import Schema
-from replica.slots import Bound, Slot
+from replica.slots import Slot
 from replica.state import State
 
 T = TypeVar("T")
 Closing = TypeVar("Closing", bound=SupportsClose)
 
-OPENINGS = 8  # files opened at once: by so many, and no more, can the bound be passed while a crowd of readers arrives
 _OTHER_HISTORY = (Reason.EPOCH, Reason.AHEAD, Reason.OLDER)  # what was told of the one before is of no use any more
 CLOSE_GRACE_S = 1.0  # of the 5 s within which a server is to stop, Postgres included
 CUT_AGAIN_S = 0.5  # for what was broken off then: time to roll back and to seal, even on a busy disk
@@ -70,11 +70,9 @@ class Store:
         self._passing = passing
         self._lanes: list[Lane] = []
         self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
-        self._open = Bound(self._limits.replica_open_max, self._close)
-        self._writers = Bound(self._limits.writers_open_max, self._rest)
+        self._open = OpenReplicas(self.schema, self._limits, passing, self._start)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pulls = asyncio.Semaphore(self._limits.sync_concurrency)
-        self._openings = asyncio.Semaphore(OPENINGS)
         self._apart = count(1)
         self._syncs = self._rebuilds = self._doubts = 0
         self._closed = True
@@ -103,9 +101,7 @@ class Store:
         while tasks := [*self._tasks]:
             _, late = await asyncio.wait(tasks, timeout=max(0, grace - asyncio.get_running_loop().time()))
             await cut_off(late, again_s=CUT_AGAIN_S)
-        for slot in self._open:
-            async with slot.lock:
-                await self._close(slot)
+        await self._open.close_all()
         for lane in self._lanes:
             await lane.stop()
         self._ownership.release()
@@ -157,8 +153,7 @@ class Store:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         finally:
             slot.wanted -= 1
-            if self._open.exceeded:
-                self._start(self._open.keep())
+            self._open.trim()
 
     async def _read_apart(self, replica: Replica, work: Work[Closing]) -> Reading[Closing]:
         folder = self._directory.apart / str(next(self._apart))
@@ -262,7 +257,7 @@ class Store:
             except sqlite3.Error as error:
                 raise trouble.of_applying(error) from error
             finally:
-                self._wrote(slot)
+                self._open.wrote(slot)
         else:
             rows = await self._build(slot, pull)
         self.advances.tell(slot.user, pull.cursor, reset=pull.reason in _OTHER_HISTORY)
@@ -278,12 +273,12 @@ class Store:
         try:
             await asyncio.to_thread(remove_all, temporary)
             rows = await build(temporary, self.schema, slot.user, pull, self._passing)
-            await self._close(slot)
+            await self._open.close(slot)
             await asyncio.to_thread(publish, temporary, slot.location, self._passing)
         finally:
             await asyncio.to_thread(remove_all, temporary)
         try:
-            await self._open_file(slot)
+            await self._open.open(slot)
         except Doubt as again:
             raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return rows
@@ -292,8 +287,8 @@ class Store:
 
     async def _opened(self, user: str) -> Replica:
         """Give the user's open replica, opening or building it first."""
-        if (slot := self._open.used(user)) is not None and slot.replica is not None and not self._closed:
-            return slot.replica
+        if (replica := self._open.used(user)) is not None and not self._closed:
+            return replica
         self._refuse_if_closed()
         slot = self._slot(user)
         slot.wanted += 1
@@ -302,8 +297,7 @@ class Store:
                 await self._run(self._open_or_build(slot))
         finally:
             slot.wanted -= 1
-            if self._open.exceeded:
-                self._start(self._open.keep())
+            self._open.trim()
         return slot.replica
 
     async def _open_or_build(self, slot: Slot) -> None:
@@ -319,65 +313,11 @@ class Store:
         if slot.replica is not None or not slot.location.database.exists():
             return None
         try:
-            await self._open_file(slot)
+            await self._open.open(slot)
         except Doubt as doubt:
             await self._condemn(slot, doubt)
             return doubt
         return None
-
-    async def _open_file(self, slot: Slot) -> None:
-        async with self._openings:
-            slot.replica = await Replica.open(slot.location, self.schema, slot.user, slot.lane, self._passing)
-            self._open.use(slot)
-            if slot.replica.unfinished:
-                self._start(self._finish(slot, slot.replica))
-            await self._open.keep()
-
-    async def _finish(self, slot: Slot, replica: Replica) -> None:
-        async with slot.lock:
-            if slot.replica is not replica:
-                return
-            try:
-                await replica.finish()
-            except (Doubt, sqlite3.Error, OSError) as error:  # reading goes on without; the next opening tries again
-                _log.warning("replica_unfinished", error=str(error))
-            finally:
-                self._wrote(slot)
-
-    def _wrote(self, slot: Slot) -> None:
-        if slot.replica is not None and slot.replica.writes:
-            self._writers.use(slot)
-            if self._writers.exceeded:
-                self._start(self._writers.keep())
-            if slot.replica.log_is_long:
-                self._start(self._checkpoint(slot, slot.replica))
-
-    async def _checkpoint(self, slot: Slot, replica: Replica) -> None:
-        async with slot.lock:
-            if slot.replica is not replica or not replica.log_is_long:
-                return
-            try:
-                await replica.checkpoint()
-            except (Doubt, sqlite3.Error, OSError) as error:  # the log grows on; the next sync tries again
-                _log.warning("replica_checkpoint_failed", error=str(error))
-
-    async def _rest(self, slot: Slot) -> None:
-        self._writers.drop(slot)
-        if slot.replica is not None:
-            try:
-                await slot.replica.rest()
-            except (Doubt, sqlite3.Error, OSError) as error:  # the next read or write tells its worth
-                _log.warning("replica_close_failed", error=str(error))
-
-    async def _close(self, slot: Slot) -> None:
-        replica, slot.replica = slot.replica, None
-        self._open.drop(slot)
-        self._writers.drop(slot)
-        if replica is not None:
-            try:
-                await replica.close()
-            except (Doubt, sqlite3.Error, OSError) as error:  # the seal then tells what the file is worth
-                _log.warning("replica_close_failed", error=str(error))
 
     async def _renew(self, slot: Slot, replica: Replica, doubt: Doubt) -> SyncResult:
         """Set the file aside and build another, unless someone did since ``replica`` was read."""
@@ -394,7 +334,7 @@ class Store:
     async def _condemn(self, slot: Slot, doubt: Doubt) -> None:
         self._doubts += 1
         _log.warning("replica_in_doubt", reason=doubt.reason, file=slot.location.database.name)
-        await self._close(slot)
+        await self._open.close(slot)
         await asyncio.to_thread(set_aside, slot.location, self._directory.quarantine, self._limits.quarantine_max)
 
     # ------------------------------------------------------------- small things

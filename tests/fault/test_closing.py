@@ -138,7 +138,7 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
     await writer.run(prepare)
     await replica._end_writing()
     replica.unfinished = [f"CREATE TABLE endless AS {long} CASE WHEN i = 1000 THEN begun() END FROM n"]
-    store._start(store._finish(slot, replica))
+    store._start(store._open.finish(slot, replica))
     await begun.wait()
     async with asyncio.timeout(4):
         await bay.close()
