@@ -124,6 +124,7 @@ BY_HAND = [
 ]
 
 
+@pytest.mark.timeout(300)  # 150,000 rows, through every part
 async def test_from_an_import_through_edits_by_hand_to_a_clean_verify(
     program: ServerProcess, data_dir: Path, database_url: str, tmp_path: Path
 ) -> None:
