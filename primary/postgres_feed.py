@@ -172,12 +172,14 @@ class PostgresPull:
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
             asked = await self._ask(_STAND, prepare=False)  # else it would have to be planned as it is above
-            tables = await self._ask(_TABLES, prepare=False)
             if self._since is None or self.kind is Kind.SNAPSHOT:
                 await self._connection.execute(_AS_THEY_LIE)
         self._holds = True
-        (named,) = cast("tuple[Any]", await tables.fetchone())
-        self._settle(replace(await self._stand_of(asked), tables=frozenset(named or ())))
+        self._settle(await self._stand_of(asked))
+        if self.kind is Kind.CHANGES:  # a snapshot is of every table, and to look at all marks takes long
+            tables = await self._ask(_TABLES, prepare=False)
+            (named,) = cast("tuple[Any]", await tables.fetchone())
+            self._stand = replace(self._stand, tables=frozenset(named or ()))
 
     def _known(self) -> frozenset[str]:
         """Give the catalog's tables that have news; there may be others, which are nobody's here."""
