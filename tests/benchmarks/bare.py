@@ -33,19 +33,27 @@ async def commit_all(url: str, user: str, times: int, gap_s: float) -> list[floa
     return taken
 
 
-def insert_all(path: Path, catalog: Catalog, table: str, rows: Sequence[Row]) -> float:
-    """Insert rows from memory into a new file with a replica's tables, indexes and full text; give the seconds."""
+def insert_all(path: Path, catalog: Catalog, table: str, rows: Sequence[Row], *, indexed: bool = True) -> float:
+    """Insert rows from memory into a new file with a replica's tables, indexes and full text; give the seconds.
+
+    Where it is not ``indexed`` before, it is once the rows are there, which is the quickest way to have them all.
+    """
     schema = Schema(catalog)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for pragma in ("page_size=8192", "journal_mode=WAL", *WRITE_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
-        for statement in [*schema.tables, *schema.keys]:
+        for statement in schema.tables:
             connection.execute(statement)
-        for statement in schema.unfinished(connection):
-            connection.execute(statement)
+        rest = [*schema.keys, *schema.unfinished(connection)]
+        if indexed:
+            for statement in rest:
+                connection.execute(statement)
         began = time.perf_counter()
         connection.execute("BEGIN")
         connection.executemany(insert_sql(schema.catalog[table]), rows)
+        if not indexed:
+            for statement in rest:
+                connection.execute(statement)
         connection.execute("COMMIT")
         elapsed = time.perf_counter() - began
     path.unlink()

@@ -106,23 +106,29 @@ async def _many_rows(bench: Bench, target: str, url: str, connection: Connection
             [lag.after_ack for lag in await many_rows(target, connection, rows, path, bench.rounds)]
             for path in (EVENTS, CHANGES)
         ]
-        bare = await _bare(bench, url, connection, rows)
+        bare, after = await _bare(bench, url, connection, rows)
         detail = (
-            f"{spread(announced)}; {shown(median(announced) / bare)} × of bare executemany; "
+            f"{spread(announced)}; {shown(median(announced) / bare)} × of bare executemany ({shown(bare)} ms), "
+            f"{shown(median(announced) / after)} × with the indexes made after ({shown(after)} ms); "
             f"their contents with a client: {spread(told)}; Zero: {peer}"
         )
         figures.append(at_most(f"{rows:,} rows in one commit, announced", median(announced), bar_ms, " ms", detail))
     return figures
 
 
-async def _bare(bench: Bench, url: str, connection: Connection, rows: int) -> float:
-    """Give the ms that SQLite takes for the same rows from memory, in a table with the same indexes."""
+async def _bare(bench: Bench, url: str, connection: Connection, rows: int) -> tuple[float, float]:
+    """Give the ms that SQLite takes for the same rows from memory, with the same indexes before and made after."""
     await insert_many(connection, "bare-many", rows)
     async with primary_of(url) as primary:
-        held = await rows_of(PostgresFeed(primary, catalog), "bare-many")
+        there = await rows_of(PostgresFeed(primary, catalog), "bare-many")
     await delete_all(connection, "bare-many")
-    assert len(held) == rows
-    return median(insert_all(bench.folder / "bare.db", catalog, "image", held) for _ in range(bench.rounds)) * 1e3
+    assert len(there) == rows
+    path = bench.folder / "bare.db"
+    before, after = [
+        median(insert_all(path, catalog, "image", there, indexed=indexed) for _ in range(bench.rounds)) * 1e3
+        for indexed in (True, False)
+    ]
+    return before, after
 
 
 # ------------------------------------------------------------- what it holds
