@@ -28,6 +28,7 @@ from tests.benchmarks import (
     peer,
     reads,
     reads_while_syncing,
+    zero,
 )
 from tests.benchmarks.bench import Bench, started
 from tests.benchmarks.figures import Figure
@@ -49,6 +50,7 @@ _BENCHMARKS: dict[str, ModuleType] = {
         many_users,
         live,
         peer,
+        zero,
     )
 }
 _WIDTH = 160  # of a table that goes to a file
@@ -64,19 +66,24 @@ _WIDTH = 160  # of a table that goes to a file
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     help="A folder with the workerd peer, its npm packages installed.",
 )
-def main(names: Sequence[str], quick: bool, peer_dir: Path | None) -> None:
+@click.option(
+    "--zero-dir",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="A folder with the peer Zero, its npm packages installed.",
+)
+def main(names: Sequence[str], quick: bool, peer_dir: Path | None, zero_dir: Path | None) -> None:
     """Measure tidepool, each number beside something else that is measured in the same run.
 
     Wants the machine for itself. Whatever it finds, the exit code is 0.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_measure_all(names or list(_BENCHMARKS), quick, peer_dir))
+            runner.run(_measure_all(names or list(_BENCHMARKS), quick, peer_dir, zero_dir))
         except asyncio.CancelledError:
             click.echo("stopped", err=True)
 
 
-async def _measure_all(names: Sequence[str], quick: bool, peer_dir: Path | None) -> None:
+async def _measure_all(names: Sequence[str], quick: bool, peer_dir: Path | None, zero_dir: Path | None) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that servers are stopped
@@ -86,7 +93,7 @@ async def _measure_all(names: Sequence[str], quick: bool, peer_dir: Path | None)
     for heading in ("what", "measured", "bar", "", "from"):
         table.add_column(heading, justify="right" if heading in ("measured", "bar") else "left")
     try:
-        async with started(quick=quick, peer_dir=peer_dir) as bench:
+        async with started(quick=quick, peer_dir=peer_dir, zero_dir=zero_dir) as bench:
             for name in names:
                 began = time.monotonic()
                 click.echo(f"{name} … ", err=True, nl=False)

@@ -22,12 +22,13 @@ ROWS_EACH = 1_000
 
 @dataclass
 class Bench:
-    """One run. Everything in ``folder`` goes with it; ``peer_dir`` is where the other server lies, if given."""
+    """One run. Everything in ``folder`` goes with it; ``peer_dir`` and ``zero_dir`` are where others lie, if given."""
 
     folder: Path
     server_url: str
     quick: bool
     peer_dir: Path | None
+    zero_dir: Path | None
     _gallery_url: str | None = field(default=None)
 
     @property
@@ -63,13 +64,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def started(*, quick: bool, peer_dir: Path | None) -> AsyncIterator[Bench]:
+async def started(*, quick: bool, peer_dir: Path | None, zero_dir: Path | None) -> AsyncIterator[Bench]:
     """Start the run's Postgres, as the product starts its own; stop it and remove everything at the end."""
     with temporary_folder(on_disk=True) as folder:
         postgres = EmbeddedPostgres(folder)
         await postgres.start()
         try:
-            yield Bench(folder, postgres.url, quick, peer_dir)
+            yield Bench(folder, postgres.url, quick, peer_dir, zero_dir)
         finally:
             await postgres.stop()
 

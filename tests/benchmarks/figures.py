@@ -56,3 +56,13 @@ def ratio(values: Iterable[float], others: Iterable[float]) -> float:
 def spread(values: Sequence[float], unit: str = "") -> str:
     """Write the median, and the least and the most that it came from."""
     return f"{shown(median(values))}{unit} ({shown(min(values))}–{shown(max(values))})"
+
+
+def beside(ours: Iterable[float], theirs: Iterable[float], unit: str) -> str:
+    """Write what both have measured, round by round.
+
+    >>> beside([5.21, 6], [12.34, 11], " ms")
+    '5.21 6.00 ms; theirs 12.3 11 ms'
+    """
+    first, second = (" ".join(shown(value) for value in side) for side in (ours, theirs))
+    return f"{first}{unit}; theirs {second}{unit}"

@@ -6,8 +6,8 @@ import asyncio
 import gc
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import aclosing, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +23,7 @@ from replica.filling import insert_sql
 from replica.rendering import json_members
 from replica.schema import Schema
 from replica.store import Store
+from tests.benchmarks.bare import rows_of
 from tests.benchmarks.bench import Bench, primary_of
 from tests.benchmarks.data import load_gallery, user_name
 from tests.benchmarks.figures import Figure, at_least, fact, ratio, shown, spread
@@ -82,7 +83,7 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
     page_s: list[float] = []
     async with primary_of(url) as primary:
         feed = PostgresFeed(primary, catalog)
-        rows = await _rows(feed, user)
+        rows = await rows_of(feed, user)
         gc.collect()
         gc.freeze()  # else the collector goes through the rows held here, again and again, in both
         try:
@@ -137,16 +138,7 @@ async def finished(store: Store, user: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _rows(feed: PostgresFeed, user: str) -> list[Row]:
-    """Hold all rows in memory, as a replica stores them."""
-    rows: list[Row] = []
-    async with feed.pull(user, None) as pull, aclosing(pull.batches()) as batches:
-        async for batch in batches:
-            rows.extend(batch.rows)
-    return rows
-
-
-def _bare(path: Path, schema: Schema, rows: list[Row]) -> tuple[float, float]:
+def _bare(path: Path, schema: Schema, rows: Sequence[Row]) -> tuple[float, float]:
     """Insert the rows into the same table with the same pragmas; give the seconds, without any index and with them."""
     table = schema.catalog["image"]
     (create,) = (sql for sql in schema.tables if sql.startswith('CREATE TABLE "image" '))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import psycopg
@@ -19,10 +17,8 @@ from primary.feed import GONE, VALUES, Row
 from primary.gallery.tables import catalog as gallery
 from primary.migrate import migrate
 from primary.postgres_feed import PostgresFeed
-from replica.filling import insert_sql
-from replica.schema import Schema
 from replica.store import Store
-from replica.writer import WRITE_PRAGMAS
+from tests.benchmarks.bare import insert_all
 from tests.benchmarks.bench import Bench, primary_of
 from tests.benchmarks.figures import Figure, at_most, fact, ratio, shown, spread
 
@@ -111,7 +107,8 @@ async def _measure(bench: Bench, url: str, catalog: Catalog, table: str) -> list
                     await connection.execute(_INSERT[table].encode(), {"user": user, "rows": _BEFORE})
                     before = (await store.sync(user)).version
                     inserts.append(await once(user, _INSERT[table], rows))
-                    bare.append(await _bare(bench.folder / "bare.db", catalog, table, feed, user, before))
+                    inserted = await _inserted(feed, user, before)
+                    bare.append(insert_all(bench.folder / "bare.db", catalog, table, inserted))
                     if table == "image":
                         edits.append(await once(user, _EDIT, rows + _BEFORE))
                 figures.append(_figure(f"{table}: {rows:,} rows", inserts[1:], bar_ms, bare[1:]))
@@ -144,24 +141,10 @@ def _figure(
     return at_most(what, median(whole), bar_ms, " ms", detail)
 
 
-async def _bare(path: Path, catalog: Catalog, table: str, feed: PostgresFeed, user: str, since: Cursor) -> float:
-    """Insert the rows from memory into an empty table with the same indexes; give the seconds."""
+async def _inserted(feed: PostgresFeed, user: str, since: Cursor) -> list[Row]:
+    """Hold the rows that came since in memory, as a replica stores them."""
     rows: list[Row] = []
     async with feed.pull(user, since) as pull, aclosing(pull.batches()) as batches:
         async for batch in batches:
             rows.extend(change[VALUES:] for change in batch.changes if not change[GONE])
-    schema = Schema(catalog)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for pragma in ("page_size=8192", "journal_mode=WAL", *WRITE_PRAGMAS):
-            connection.execute(f"PRAGMA {pragma}")
-        for statement in [*schema.tables, *schema.keys]:
-            connection.execute(statement)
-        for statement in schema.unfinished(connection):
-            connection.execute(statement)
-        began = time.perf_counter()
-        connection.execute("BEGIN")
-        connection.executemany(insert_sql(schema.catalog[table]), rows)
-        connection.execute("COMMIT")
-        elapsed = time.perf_counter() - began
-    path.unlink()
-    return elapsed
+    return rows

@@ -1,46 +1,53 @@
 """How soon a change reaches those who listen, what that costs, and what listening costs who writes.
 
-Clock, writer and clients live in this process, beside the server and Postgres on the same cores: what is measured
-includes what they take from each other. The other server's figures are of such runs, on a machine of the same size.
+The other server's figures are of its own runs, on a machine of the same size; `zero` measures it in turn with us.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import psutil
 import psycopg
 
-from tests.benchmarks.bench import Bench
+from primary.gallery.tables import catalog
+from primary.postgres_feed import PostgresFeed
+from tests.benchmarks.bare import commit_all, insert_all, rows_of
+from tests.benchmarks.bench import Bench, primary_of
 from tests.benchmarks.data import insert_image, user_name
 from tests.benchmarks.figures import Figure, at_least, at_most, fact, ratio, shown, spread
-from tests.benchmarks.process import Target, serving
-from tests.support.raw import RawConnection, connected, read_told
+from tests.benchmarks.lags import (
+    CHANGES,
+    EVENTS,
+    GAP_S,
+    WATCHERS,
+    Connection,
+    delete_all,
+    fan_out,
+    insert_many,
+    listening,
+    many_rows,
+    one_row,
+    percentile,
+    received,
+)
+from tests.benchmarks.process import serving, tree_cpu_s
+from tests.support.raw import connected
 
 TITLE = "Live: from a commit to those who listen"
 
-REST_S = 0.5  # after many rows, until the disk has what they left to it
-GAP_S = 0.03  # between two writes, as in the other server's runs
-WATCHERS = 20
 FOLLOWED = 1_000
 WRITERS = 8
-_STREAM = "/api/events?changes=true"
-_IMAGE = json.dumps({"prompt": "a heron at low water", "image_url": "https://images.example/heron.png"}).encode()
-_MANY = """
-INSERT INTO image (user_id, prompt, image_url, model, seed, steps)
-SELECT %s, 'burst row with a prompt of ordinary length, 8k', 'https://images.example/x.png', 'sdxl', n, 20
-FROM generate_series(1, %s) AS n"""
 _FEW_EACH = """
 INSERT INTO image (user_id, prompt, image_url)
 SELECT 'followed-' || n, 'amber basalt cedar dune', 'https://images.example/amber.png'
 FROM generate_series(0, %s) AS n, generate_series(1, 10)"""
-
-Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 
 async def measure(bench: Bench) -> list[Figure]:
@@ -49,9 +56,9 @@ async def measure(bench: Bench) -> list[Figure]:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         async with serving(bench.folder / "live", url) as target:
             figures = [
-                *await _one_row(bench, target, connection),
-                *await _fan_out(bench, target, connection),
-                *await _many_rows(bench, target, connection),
+                *await _one_row(bench, target.url, url, connection),
+                await _fan_out(bench, target.url, connection),
+                *await _many_rows(bench, target.url, url, connection),
             ]
         figures += await _memory(bench, url, connection)
         figures += await _idle(bench, url)
@@ -62,154 +69,115 @@ async def measure(bench: Bench) -> list[Figure]:
 # ------------------------------------------------------------- how soon
 
 
-async def _one_row(bench: Bench, target: Target, connection: Connection) -> list[Figure]:
-    """Write a row, by psql and through the server, and wait until it is with a client that listens."""
-    user, times = user_name(0), 100 if bench.quick else 300
-    async with _listening(target.url, user) as stream, connected(target.url, user) as asking:
-
-        async def insert() -> None:
-            await insert_image(connection, user)
-
-        async def save() -> None:
-            status, _ = await asking.ask("POST", "/api/images", _IMAGE)
-            assert status == 201, status
-
-        await _lags(20, insert, [stream])
-        await _lags(20, save, [stream])
-        by_psql = await _lags(times, insert, [stream])
-        by_us = await _lags(times, save, [stream])
-    acknowledged, through = [one.after_ack for one in by_psql], [one.after_start for one in by_us]
+async def _one_row(bench: Bench, target: str, url: str, connection: Connection) -> list[Figure]:
+    times = 100 if bench.quick else 300
+    by_psql, by_us = await one_row(target, connection, times)
+    bare = percentile(await commit_all(url, "bare", times, GAP_S), 50) * 1e3
+    acknowledged = [lag.after_ack for lag in by_psql]
+    through, answered = [lag.after_start for lag in by_us], [lag.after_ack for lag in by_us]
+    itself = percentile([lag.after_start - lag.after_ack for lag in by_us], 50)
+    p50 = percentile(through, 50)
     return [
-        at_most("commit by psql to event, p50", _p(acknowledged, 50), 10, " ms", "Zero: 9.5–12.8 ms"),
-        at_most("… p99", _p(acknowledged, 99), 25, " ms", "Zero: 17–29 ms"),
+        at_most("commit by psql to event, p50", percentile(acknowledged, 50), 10, " ms", "Zero: 9.5–12.8 ms"),
+        at_most("… p99", percentile(acknowledged, 99), 25, " ms", "Zero: 17–29 ms"),
         at_most(
             "write through the server to event, p50",
-            _p(through, 50),
+            p50,
             5,
             " ms",
-            f"from the start of the request; p99 {shown(_p(through, 99))} ms; "
-            f"the write itself takes {shown(_p([one.after_start - one.after_ack for one in by_us], 50))} ms",
+            f"from the start of the request; p99 {shown(percentile(through, 99))} ms; the write itself takes "
+            f"{shown(itself)} ms; {shown(p50 / bare)} × a bare INSERT and COMMIT ({shown(bare)} ms)",
         ),
-        fact("… after its answer", f"{shown(_p([one.after_ack for one in by_us], 50))} ms", "negative: before it"),
+        fact("… after its answer", f"{shown(percentile(answered, 50))} ms", "negative: before it"),
     ]
 
 
-async def _fan_out(bench: Bench, target: Target, connection: Connection) -> list[Figure]:
-    user, times = user_name(1), 60 if bench.quick else 150
-    async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(_listening(target.url, user)) for _ in range(WATCHERS)]
-
-        async def insert() -> None:
-            await insert_image(connection, user)
-
-        await _lags(10, insert, streams)
-        last = [one.after_ack for one in await _lags(times, insert, streams)]
-    told = f"p99 {shown(_p(last, 99))} ms; Zero: 43–65 ms, p99 120–147 ms"
-    return [at_most(f"{WATCHERS} clients of one user, the last one, p50", _p(last, 50), 15, " ms", told)]
+async def _fan_out(bench: Bench, target: str, connection: Connection) -> Figure:
+    last = [lag.after_ack for lag in await fan_out(target, connection, 60 if bench.quick else 150)]
+    told = f"p99 {shown(percentile(last, 99))} ms; Zero: 43–65 ms, p99 120–147 ms"
+    return at_most(f"{WATCHERS} clients of one user, the last one, p50", percentile(last, 50), 15, " ms", told)
 
 
-async def _many_rows(bench: Bench, target: Target, connection: Connection) -> list[Figure]:
+async def _many_rows(bench: Bench, target: str, url: str, connection: Connection) -> list[Figure]:
     """Write many rows in one commit, and wait until they are announced; then, until they are all with the client."""
     figures = []
-    for user, rows, bar_ms, peer in (("thousand", 1_000, 60, "293–518 ms"), ("many", 20_000, 400, "5.5–9.1 s")):
-        announced = await _until_told(bench, target, connection, user, rows, "/api/events")
-        told = await _until_told(bench, target, connection, user, rows, _STREAM)
-        detail = f"{spread(announced)}; their contents with a client: {spread(told)}; Zero: {peer}"
+    for rows, bar_ms, peer in ((1_000, 60, "293–518 ms"), (20_000, 400, "5.5–9.1 s")):
+        announced, told = [
+            [lag.after_ack for lag in await many_rows(target, connection, rows, path, bench.rounds)]
+            for path in (EVENTS, CHANGES)
+        ]
+        bare, after = await _bare(bench, url, connection, rows)
+        detail = (
+            f"{spread(announced)}; {shown(median(announced) / bare)} × of bare executemany ({shown(bare)} ms), "
+            f"{shown(median(announced) / after)} × with the indexes made after ({shown(after)} ms); "
+            f"their contents with a client: {spread(told)}; Zero: {peer}"
+        )
         figures.append(at_most(f"{rows:,} rows in one commit, announced", median(announced), bar_ms, " ms", detail))
     return figures
 
 
-async def _until_told(
-    bench: Bench, target: Target, connection: Connection, user: str, rows: int, path: str
-) -> list[float]:
-    """Write many rows, in each round; give the ms from the commit until the stream has told of them to the end."""
-
-    async def insert() -> None:
-        await connection.execute(_MANY, (user, rows))
-
-    lags = []
-    async with _listening(target.url, user, path) as stream:
-        for _ in range(bench.rounds):
-            lags += [lag.after_ack for lag in await _lags(1, insert, [stream])]
-            await connection.execute("DELETE FROM image WHERE user_id = %s", (user,))
-            await _received(stream)
-            await asyncio.sleep(REST_S)
-    return lags
-
-
-class _Lag:
-    """One write: how long after its start and its acknowledgement, in ms, it was with all; and when that was."""
-
-    def __init__(self, began: float, acknowledged: float, at: float) -> None:
-        self.after_start = (at - began) * 1e3
-        self.after_ack = (at - acknowledged) * 1e3
-        self.at = at
-
-
-async def _lags(times: int, write: Callable[[], Awaitable[None]], streams: Sequence[RawConnection]) -> list[_Lag]:
-    now = time.perf_counter
-    lags = []
-    for _ in range(times):
-        receiving = [asyncio.create_task(_received(stream)) for stream in streams]
-        await asyncio.sleep(GAP_S)
-        began = now()
-        await write()
-        acknowledged = now()
-        lags.append(_Lag(began, acknowledged, max(await asyncio.gather(*receiving))))
-    return lags
-
-
-async def _received(stream: RawConnection) -> float:
-    """Wait until a stream has told of an advance, to its end; say when that was."""
-    while (event := await stream.next()).id is None:
-        pass
-    return event.at
-
-
-@asynccontextmanager
-async def _listening(url: str, user: str, path: str = _STREAM) -> AsyncIterator[RawConnection]:
-    async with connected(url, user) as stream:
-        await stream.listen(path)
-        read_told((await stream.next()).data)
-        yield stream
-
-
-def _p(values: Sequence[float], percent: int) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+async def _bare(bench: Bench, url: str, connection: Connection, rows: int) -> tuple[float, float]:
+    """Give the ms that SQLite takes for the same rows from memory, with the same indexes before and made after."""
+    await insert_many(connection, "bare-many", rows)
+    async with primary_of(url) as primary:
+        there = await rows_of(PostgresFeed(primary, catalog), "bare-many")
+    await delete_all(connection, "bare-many")
+    assert len(there) == rows
+    path = bench.folder / "bare.db"
+    before, after = [
+        median(insert_all(path, catalog, "image", there, indexed=indexed) for _ in range(bench.rounds)) * 1e3
+        for indexed in (True, False)
+    ]
+    return before, after
 
 
 # ------------------------------------------------------------- what it holds
 
 
-async def _memory(bench: Bench, url: str, connection: Connection) -> list[Figure]:
-    """Let users with 1,000 rows listen, then let each have a change, then let all have another."""
-    users = [user_name(number) for number in range(20 if bench.quick else 100)]
-    async with serving(bench.folder / "memory", url) as target, AsyncExitStack() as stack:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a node holds idle, in MiB, and in KiB for each user: who has begun to listen, and who had a change."""
+
+    idle_mib: float
+    subscribed_kib: float
+    moved_kib: float
+    threads: int
+
+
+async def held(folder: Path, url: str, connection: Connection, count: int) -> Held:
+    """Let users with 1,000 rows listen, then let each have a change."""
+    users = [user_name(number) for number in range(count)]
+    async with serving(folder, url) as target, AsyncExitStack() as stack:
         async with connected(target.url, users[0]) as asking:
             await asking.ask("GET", "/health/ready")
         idle = target.usage()
-        streams = [await stack.enter_async_context(_listening(target.url, user, "/api/events")) for user in users]
+        streams = [await stack.enter_async_context(listening(target.url, user, EVENTS)) for user in users]
         await asyncio.sleep(0.5)
         subscribed = target.usage()
         for user in users:
             await insert_image(connection, user)
-        await asyncio.gather(*(_received(stream) for stream in streams))
+        await asyncio.gather(*(received(stream) for stream in streams))
         await asyncio.sleep(1)
         moved = target.usage()
 
     def each_kib(rss_mib: float) -> float:
-        return (rss_mib - idle.rss_mib) / len(users) * 1024
+        return (rss_mib - idle.rss_mib) / count * 1024
 
+    return Held(idle.rss_mib, each_kib(subscribed.rss_mib), each_kib(moved.rss_mib), moved.threads)
+
+
+async def _memory(bench: Bench, url: str, connection: Connection) -> list[Figure]:
+    count = 20 if bench.quick else 100
+    node = await held(bench.folder / "memory", url, connection, count)
     return [
-        at_most("memory of an idle node", idle.rss_mib, 120, " MiB", "resident; Zero: 520 MiB"),
+        at_most("memory of an idle node", node.idle_mib, 120, " MiB", "resident; Zero: 520 MiB"),
         at_most(
             "… and of each user of 1,000 rows who listens",
-            each_kib(moved.rss_mib),
+            node.moved_kib,
             300,
             " KiB",
-            f"of {len(users)}, each replica written to; {shown(each_kib(subscribed.rss_mib))} KiB before that; "
-            f"{moved.threads} threads; Zero: 5–7 MiB",
+            f"of {count}, each replica written to; {shown(node.subscribed_kib)} KiB before that; "
+            f"{node.threads} threads; Zero: 5–7 MiB",
         ),
     ]
 
@@ -226,11 +194,11 @@ async def _idle(bench: Bench, url: str) -> list[Figure]:
 
         async def watched(what: str) -> None:
             await asyncio.sleep(1)
-            before = target.cpu_s(), _cpu_s(postgres)
+            before = target.cpu_s(), tree_cpu_s(postgres)
             await asyncio.sleep(seconds)
             ours, theirs = (
                 (after - was) / seconds * 1e3
-                for after, was in zip((target.cpu_s(), _cpu_s(postgres)), before, strict=True)
+                for after, was in zip((target.cpu_s(), tree_cpu_s(postgres)), before, strict=True)
             )
             told = f"{shown(ours)} ms/s of the server, {shown(theirs)} ms/s of Postgres"
             figures.append(fact(f"processor time while nothing moves, {what}", told))
@@ -239,7 +207,7 @@ async def _idle(bench: Bench, url: str) -> list[Figure]:
         async with connected(target.url, user_name(0)) as asking:
             await asking.ask("GET", "/api/images?limit=1")
             await watched("a reader followed")
-        async with _listening(target.url, user_name(0)):
+        async with listening(target.url, user_name(0)):
             await watched("a stream open")
     return figures
 
@@ -273,7 +241,7 @@ async def _writing(bench: Bench, url: str, connection: Connection) -> list[Figur
 async def _all_listening(url: str, count: int) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for number in range(count):
-            await stack.enter_async_context(_listening(url, f"followed-{number}", "/api/events"))
+            await stack.enter_async_context(listening(url, f"followed-{number}", EVENTS))
         yield
 
 
@@ -292,17 +260,6 @@ async def _rate(url: str, seconds: float, user_of: Callable[[int], str]) -> floa
     return commits / seconds
 
 
-def _postmaster(url: str) -> psutil.Process:
+def _postmaster(url: str) -> int:
     with psycopg.connect(url, autocommit=True) as connection:
-        return psutil.Process(connection.info.backend_pid).parent()
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    total = 0.0
-    for each in (process, *process.children()):
-        try:
-            used = each.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += used.user + used.system
-    return total
+        return psutil.Process(connection.info.backend_pid).ppid()

@@ -6,20 +6,17 @@ can be pointed at any server of this shape. It is given as ``--peer-dir``, with 
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import shutil
-import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.benchmarks.bench import ROWS_EACH, USERS, Bench
 from tests.benchmarks.data import image_id, user_name
-from tests.benchmarks.figures import Figure, at_least, at_most, fact, ratio, shown
+from tests.benchmarks.figures import Figure, at_least, at_most, beside, fact, ratio, shown
 from tests.benchmarks.load import Asked, check
-from tests.benchmarks.process import ended, serving
+from tests.benchmarks.process import free_ports, output_of, running, serving
 from tests.support.server import SECRET
 
 TITLE = f"Beside Durable Objects on workerd: {USERS} users, 1,000 rows each"
@@ -47,7 +44,7 @@ async def measure(bench: Bench) -> list[Figure]:
     tokens = folder / "tokens.txt"
     async with _peer(bench.peer_dir, folder) as (peer_url, peer_pid):
         seed = {"BASE_URL": peer_url, "TOKENS": str(tokens), "JWT_SECRET": SECRET}
-        await _run(["node", str(bench.peer_dir / "seed.mjs"), str(USERS), str(ROWS_EACH)], seed)
+        await output_of(["node", str(bench.peer_dir / "seed.mjs"), str(USERS), str(ROWS_EACH)], seed)
         async with serving(folder / "ours", database) as target:
             # One secret and the same names: the peer's tokens are good here too, in the same order of users.
             common = {"TOKENS": str(tokens), "USERS": str(USERS), "DURATION": f"{bench.seconds * 2:.0f}"}
@@ -62,7 +59,7 @@ async def measure(bench: Bench) -> list[Figure]:
             theirs = common | {"BASE_URL": peer_url, "SERVER_PID": str(peer_pid)}
             bench_sh = str(bench.peer_dir / "bench.sh")
             rounds = [
-                (_read(await _run(["bash", bench_sh], theirs)), _read(await _run(["bash", bench_sh], ours)))
+                (_read(await output_of(["bash", bench_sh], theirs)), _read(await output_of(["bash", bench_sh], ours)))
                 for _ in range(2 if bench.quick else 3)
             ]
     figures = []
@@ -71,16 +68,11 @@ async def measure(bench: Bench) -> list[Figure]:
         p99 = [[side[what][1] for side in both] for both in zip(*rounds, strict=True)]
         cpu = [[side[what][2] for side in both] for both in zip(*rounds, strict=True)]
         figures += [
-            at_least(f"{what}: rate", ratio(rps[1], rps[0]), 1.5, detail=_told(rps, "/s")),
-            at_most(f"{what}: p99", ratio(p99[1], p99[0]), 0.2, detail=_told(p99, " ms")),
-            fact(f"{what}: processor time", f"{shown(ratio(cpu[1], cpu[0]))} ×", _told(cpu, " µs")),
+            at_least(f"{what}: rate", ratio(rps[1], rps[0]), 1.5, detail=beside(rps[1], rps[0], "/s")),
+            at_most(f"{what}: p99", ratio(p99[1], p99[0]), 0.2, detail=beside(p99[1], p99[0], " ms")),
+            fact(f"{what}: processor time", f"{shown(ratio(cpu[1], cpu[0]))} ×", beside(cpu[1], cpu[0], " µs")),
         ]
     return figures
-
-
-def _told(sides: list[list[float]], unit: str) -> str:
-    theirs, ours = (" ".join(shown(value) for value in side) for side in sides)
-    return f"{ours}{unit}; theirs {theirs}{unit}"
 
 
 def _read(said: str) -> Found:
@@ -103,49 +95,10 @@ def _read(said: str) -> Found:
 @asynccontextmanager
 async def _peer(peer_dir: Path, folder: Path) -> AsyncIterator[tuple[str, int]]:
     """Run the peer on a free port, with its data in ``folder``."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"LISTEN": address, "DATA_DIR": str(folder / "theirs"), "JWT_SECRET": SECRET}
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    environment = {"LISTEN": address, "DATA_DIR": str(folder / "theirs"), "JWT_SECRET": SECRET}
+    command = ["bash", str(peer_dir / "run.sh")]
     log = folder / "peer.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *("bash", str(peer_dir / "run.sh")), env=environment, stdout=output, stderr=output
-        )
-    try:
-        async with asyncio.timeout(START_S):
-            while not await _listens(address):
-                if process.returncode is not None:
-                    raise RuntimeError(f"the peer did not start: {log.read_text()[-500:]}")
-                await asyncio.sleep(0.1)
-        yield f"http://{address}", process.pid
-    finally:
-        await ended(process)
-
-
-async def _listens(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        _, writer = await asyncio.open_connection(host, int(port))
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
-
-
-async def _run(command: list[str], environment: Mapping[str, str]) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=os.environ | dict(environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        said, _ = await process.communicate()
-    except asyncio.CancelledError:
-        await ended(process)
-        raise
-    if process.returncode != 0:
-        raise RuntimeError(f"{Path(command[-1]).name} failed: {said.decode(errors='replace')[-500:]}")
-    return said.decode()
+    async with running(command, environment, port=port, log=log, start_s=START_S, cwd=Path.cwd()) as pid:
+        yield f"http://{address}", pid

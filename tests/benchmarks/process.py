@@ -1,13 +1,14 @@
-"""Starting the server under load, and looking at its process."""
+"""Starting the server under load and those it is measured beside, and looking at their processes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,3 +83,88 @@ async def ended(process: asyncio.subprocess.Process) -> None:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def running(
+    command: Sequence[str], environment: Mapping[str, str], *, port: int, log: Path, start_s: float, cwd: Path
+) -> AsyncIterator[int]:
+    """Run another's server, which is ready when it listens on ``port``; end it with all that it has started."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=os.environ | dict(environment),
+            cwd=cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    started = {psutil.Process(process.pid)}
+    try:
+        async with asyncio.timeout(start_s):
+            while not await _listens(port):
+                if process.returncode is not None:
+                    raise RuntimeError(f"{Path(command[-1]).name} did not start: {log.read_text()[-500:]}")
+                await asyncio.sleep(0.1)
+                started |= _offspring(process.pid)
+        yield process.pid
+    finally:
+        started |= _offspring(process.pid)  # they are nobody's once it has ended
+        await ended(process)
+        for left in started:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+
+
+async def output_of(command: Sequence[str], environment: Mapping[str, str], cwd: Path | None = None) -> str:
+    """Run a program to its end, and give what it says; raises `RuntimeError` where it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | dict(environment),
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await process.communicate()
+    except asyncio.CancelledError:
+        await ended(process)
+        raise
+    if process.returncode != 0:
+        raise RuntimeError(f"{Path(command[0]).name} failed: {said.decode(errors='replace')[-500:]}")
+    return said.decode()
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Say how much processor time a process and all that it started have used so far."""
+    total = 0.0
+    process = psutil.Process(pid)
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            used = each.cpu_times()
+            total += used.user + used.system
+    return total
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on."""
+    with ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+def _offspring(pid: int) -> set[psutil.Process]:
+    try:
+        return set(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return set()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
