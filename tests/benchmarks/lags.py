@@ -23,10 +23,18 @@ EVENTS = "/api/events"
 CHANGES = "/api/events?changes=true"
 _REST_S = 0.5  # after many rows, until the disk has what they left to it
 _IMAGE = json.dumps({"prompt": "a heron at low water", "image_url": "https://images.example/heron.png"}).encode()
-_MANY = """
+_BEFORE = 1_000  # rows of a user's, before many come
+_BURST = "burst row with a prompt of ordinary length, 8k"
+_MANY = {
+    "image": """
 INSERT INTO image (user_id, prompt, image_url, model, seed, steps)
-SELECT %s, 'burst row with a prompt of ordinary length, 8k', 'https://images.example/x.png', 'sdxl', n, 20
-FROM generate_series(1, %s) AS n"""
+SELECT %(user)s, %(prompt)s, 'https://images.example/x.png', 'sdxl', n, 20
+FROM generate_series(1, %(rows)s) AS n""",
+    "images": """
+INSERT INTO images (user_id, id, prompt, image_url, model, seed, steps, created_at)
+SELECT %(user)s, gen_random_uuid(), %(prompt)s, 'https://images.example/x.png', 'sdxl', n, 20, now()
+FROM generate_series(1, %(rows)s) AS n""",
+}
 
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
@@ -69,27 +77,34 @@ async def fan_out(url: str, connection: Connection, times: int) -> list[Lag]:
         return await _lags(times, insert, streams)
 
 
-async def many_rows(url: str, connection: Connection, rows: int, path: str, rounds: int) -> list[Lag]:
-    """Write many rows in one commit, in each round, and wait until a stream has told of them to the end."""
-    user = f"many-{rows}"
+async def many_rows(
+    url: str, connection: Connection, rows: int, path: str, rounds: int, table: str = "image"
+) -> list[Lag]:
+    """Write many rows in one commit, in each round, and wait until a stream has told of them to the end.
+
+    The user has `_BEFORE` rows already.
+    """
+    user = f"many-{rows}-{path}"
     lags = []
+    await connection.execute(f"DELETE FROM {table} WHERE user_id = %s".encode(), (user,))
+    await insert_many(connection, user, _BEFORE, table, prompt="a row of before")
     async with listening(url, user, path) as stream:
         for _ in range(rounds):
-            lags += await _lags(1, lambda: insert_many(connection, user, rows), [stream])
-            await delete_all(connection, user)
+            lags += await _lags(1, lambda: insert_many(connection, user, rows, table), [stream])
+            await delete_all(connection, user, table)
             await received(stream)
             await asyncio.sleep(_REST_S)
     return lags
 
 
-async def insert_many(connection: Connection, user: str, rows: int) -> None:
-    """Write many images of a user's in one commit."""
-    await connection.execute(_MANY, (user, rows))
+async def insert_many(connection: Connection, user: str, rows: int, table: str = "image", prompt: str = _BURST) -> None:
+    """Write many images of a user's in one commit, into one of the tables that have them."""
+    await connection.execute(_MANY[table].encode(), {"user": user, "rows": rows, "prompt": prompt})
 
 
-async def delete_all(connection: Connection, user: str) -> None:
-    """Delete a user's images."""
-    await connection.execute("DELETE FROM image WHERE user_id = %s", (user,))
+async def delete_all(connection: Connection, user: str, table: str = "image") -> None:
+    """Delete the images that `insert_many` has written."""
+    await connection.execute(f"DELETE FROM {table} WHERE user_id = %s AND prompt = %s".encode(), (user, _BURST))
 
 
 @asynccontextmanager

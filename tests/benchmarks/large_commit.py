@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from statistics import median
 
 import psycopg
-import sqlalchemy as sa
 
 from primary.cursor import Cursor
-from primary.declaration import Catalog, ReadIndex, synced
+from primary.declaration import Catalog
 from primary.feed import GONE, VALUES, Row
 from primary.gallery.tables import catalog as gallery
-from primary.migrate import migrate
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
 from tests.benchmarks.bare import insert_all
 from tests.benchmarks.bench import Bench, primary_of
 from tests.benchmarks.figures import Figure, at_most, fact, ratio, shown, spread
+from tests.benchmarks.narrow import INSERT, narrow, narrow_database
 
 TITLE = "Many rows in one commit, until they are read"
 
@@ -34,47 +33,17 @@ SELECT %(user)s, 'a photo of a subject number ' || i || ' in the style of ' || m
   'https://cdn.example.com/images/' || md5((i * 7)::text) || '.png', 'flux-dev', i * 7919, 20 + mod(i, 30),
   timestamptz '2024-01-01' + i * interval '1 second'
 FROM generate_series(1, %(rows)s) AS i""",
-    "images": """
-INSERT INTO images
-SELECT %(user)s, 'img_' || gen_random_uuid(),
-  'a photo of a subject number ' || i || ' in the style of ' || md5(i::text) || ' highly detailed, 8k',
-  'https://cdn.example.com/images/' || md5((i * 7)::text) || '.png', 'flux-dev', i * 7919, 20 + mod(i, 30),
-  timestamptz '2024-01-01' + i * interval '1 second'
-FROM generate_series(1, %(rows)s) AS i""",
+    "images": INSERT,
 }
 _EDIT = "UPDATE image SET prompt = prompt || ' again' WHERE user_id = %(user)s"
 
 
-def _peer_catalog() -> Catalog:
-    """Declare the table that the peer's measurement has, with its one index."""
-    metadata = sa.MetaData()
-    sa.Table(
-        "images",
-        metadata,
-        sa.Column("user_id", sa.Text(collation="C"), primary_key=True),
-        sa.Column("id", sa.Text(collation="C"), primary_key=True),
-        sa.Column("prompt", sa.Text),
-        sa.Column("image_url", sa.Text),
-        sa.Column("model", sa.Text),
-        sa.Column("seed", sa.BigInteger),
-        sa.Column("steps", sa.Integer),
-        sa.Column("created_at", sa.DateTime(timezone=True)),
-        info=synced(owner="user_id", indexes=[ReadIndex("newest", ["created_at"])]),
-    )
-    return Catalog.of(metadata)
-
-
 async def measure(bench: Bench) -> list[Figure]:
-    """Measure the gallery's image (rendered pages, full text) and the peer's table, inserts and edits."""
+    """Measure the gallery's image (rendered pages, full text) and the narrow table, inserts and edits."""
     url = await bench.migrated("large_commit")
     figures = await _measure(bench, url, gallery, "image")
-    peers = _peer_catalog()
-    url = await bench.migrated("large_commit_peer")
-    async with primary_of(url) as primary:
-        async with primary.transaction() as connection:
-            await connection.run_sync(peers["images"].table.metadata.create_all)
-        await migrate(primary, peers)
-    return figures + await _measure(bench, url, peers, "images")
+    url = await narrow_database(bench, "large_commit_narrow")
+    return figures + await _measure(bench, url, narrow, "images")
 
 
 async def _measure(bench: Bench, url: str, catalog: Catalog, table: str) -> list[Figure]:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 import psycopg
@@ -43,6 +44,7 @@ from tests.support.raw import connected
 TITLE = "Live: from a commit to those who listen"
 
 FOLLOWED = 1_000
+LISTENERS = 100  # of few, each would seem to hold what all share: the threads that write, say
 WRITERS = 8
 _FEW_EACH = """
 INSERT INTO image (user_id, prompt, image_url)
@@ -144,9 +146,9 @@ class Held:
     threads: int
 
 
-async def held(folder: Path, url: str, connection: Connection, count: int) -> Held:
-    """Let users with 1,000 rows listen, then let each have a change."""
-    users = [user_name(number) for number in range(count)]
+async def held(folder: Path, url: str, connection: Connection) -> Held:
+    """Let `LISTENERS` users with 1,000 rows listen, then let each have a change."""
+    users = [user_name(number) for number in range(LISTENERS)]
     async with serving(folder, url) as target, AsyncExitStack() as stack:
         async with connected(target.url, users[0]) as asking:
             await asking.ask("GET", "/health/ready")
@@ -161,14 +163,13 @@ async def held(folder: Path, url: str, connection: Connection, count: int) -> He
         moved = target.usage()
 
     def each_kib(rss_mib: float) -> float:
-        return (rss_mib - idle.rss_mib) / count * 1024
+        return (rss_mib - idle.rss_mib) / LISTENERS * 1024
 
     return Held(idle.rss_mib, each_kib(subscribed.rss_mib), each_kib(moved.rss_mib), moved.threads)
 
 
 async def _memory(bench: Bench, url: str, connection: Connection) -> list[Figure]:
-    count = 20 if bench.quick else 100
-    node = await held(bench.folder / "memory", url, connection, count)
+    node = await held(bench.folder / "memory", url, connection)
     return [
         at_most("memory of an idle node", node.idle_mib, 120, " MiB", "resident; Zero: 520 MiB"),
         at_most(
@@ -176,7 +177,7 @@ async def _memory(bench: Bench, url: str, connection: Connection) -> list[Figure
             node.moved_kib,
             300,
             " KiB",
-            f"of {count}, each replica written to; {shown(node.subscribed_kib)} KiB before that; "
+            f"of {LISTENERS}, each replica written to; {shown(node.subscribed_kib)} KiB before that; "
             f"{node.threads} threads; Zero: 5–7 MiB",
         ),
     ]
@@ -217,7 +218,7 @@ async def _writing(bench: Bench, url: str, connection: Connection) -> list[Figur
     followed = 200 if bench.quick else FOLLOWED
     await connection.execute(_FEW_EACH, (followed - 1,))
     without, within, moving = [], [], []
-    settings = {"follow_idle_s": 0.5, "replica_open_max": 2 * followed}
+    settings: dict[str, Any] = {"follow_idle_s": 0.5, "replica_open_max": 2 * followed}
     async with serving(bench.folder / "writing", url, **settings) as target:
         async with _all_listening(target.url, followed):
             pass  # every replica is built

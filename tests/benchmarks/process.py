@@ -49,17 +49,19 @@ class Usage:
 
 
 @asynccontextmanager
-async def serving(folder: Path, database_url: str, **settings: object) -> AsyncIterator[Target]:
+async def serving(
+    folder: Path, database_url: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> AsyncIterator[Target]:
     """Run the server on a free port, with its data in ``folder``; ``settings`` by name."""
     folder.mkdir(exist_ok=True)
     chosen = {"data_dir": folder / "data", "database_url": database_url, "port": 0, "jwt_secret": SECRET} | settings
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
-    environment |= {f"TIDEPOOL_{name.upper()}": str(value) for name, value in chosen.items()}
+    given = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
+    given |= {f"TIDEPOOL_{name.upper()}": str(value) for name, value in chosen.items()}
     log = folder / "server.log"
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.benchmarks.target"),
-            env=environment,
+            env=given | dict(environment or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,

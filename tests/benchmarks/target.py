@@ -11,6 +11,7 @@ written to stdout when the server listens.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import msgspec
@@ -32,6 +33,7 @@ from primary.gallery.tables import image, image_activity
 from primary.postgres import Primary
 from replica.follower import Follower
 from replica.store import Store
+from tests.benchmarks.narrow import CHOSEN, with_gallery
 
 POOL = 16  # as many as ask at once: nobody waits for a connection
 
@@ -111,7 +113,9 @@ def main() -> int:
     """Serve, as the product does."""
     settings = Settings.from_environment(os.environ)
     configure_logs(settings.log_level, settings.log_format)
-    with patch.object(server, "create_app", create_bench_app):
+    with patch.object(server, "create_app", create_bench_app), ExitStack() as stack:
+        if CHOSEN in os.environ:
+            stack.enter_context(patch.object(server, "catalog", with_gallery))
         return server.run(settings, ready=lambda host, port: print(f"http://{host}:{port}", flush=True))
 
 

@@ -73,6 +73,12 @@ class Zero:
             raise RuntimeError(f"Zero has ended: {self._said()}") from error
         return said
 
+    def first_copy_ms(self) -> float:
+        """Say how long it took to copy all rows into a replica and to make its index, by its own log."""
+        if (found := re.search(r"Synced [\d,]+ rows .* total: ([\d.]+) ms", self.log.read_text())) is None:
+            raise RuntimeError(f"Zero's log does not tell of its first copy: {self._said()}")
+        return float(found[1])
+
     async def _busy(self) -> float:
         """Look for a moment how much of a core it takes, its Postgres left out: that only does as it is told."""
         before = tree_cpu_s(self.pid)
