@@ -30,6 +30,7 @@ from replica.ending import cut_off
 from replica.errors import Doubt, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
+from replica.library import forgo_statistics
 from replica.location import DataDirectory, remove, remove_all
 from replica.opened import OpenReplicas
 from replica.publish import publish
@@ -81,6 +82,7 @@ class Store:
 
     async def open(self) -> None:
         """Take the data directory. Raises `DataDirectoryLocked`."""
+        forgo_statistics()
         self._ownership.take()
         try:
             await asyncio.to_thread(self._prepare)
