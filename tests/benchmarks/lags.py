@@ -32,8 +32,8 @@ SELECT %(user)s, 'burst row with a prompt of ordinary length, 8k', 'https://imag
 FROM generate_series(1, %(rows)s) AS n""",
     "images": """
 INSERT INTO images (user_id, id, prompt, image_url, model, seed, steps, created_at)
-SELECT %(user)s, gen_random_uuid(), 'burst row with a prompt of ordinary length, 8k', 'https://images.example/x.png', 'sdxl',
-  n, 20, now()
+SELECT %(user)s, gen_random_uuid(), 'burst row with a prompt of ordinary length, 8k', 'https://images.example/x.png',
+  'sdxl', n, 20, now()
 FROM generate_series(1, %(rows)s) AS n""",
 }
 
