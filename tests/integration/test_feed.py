@@ -232,6 +232,27 @@ async def test_a_change_looks_at_its_own_rows_though_another_index_begins_with_t
     assert looked_at <= 2 * rows
 
 
+async def test_a_first_copy_does_not_go_through_all_marks(primary: Primary) -> None:
+    rows = 3 * PIPELINED_ROWS_MAX
+    await shelves(primary, "ann", rows)
+    async with through(primary.url, pool_max=1) as near:
+
+        async def looked_at() -> int:
+            async with near.connection() as connection:
+                await connection.execute("SELECT pg_stat_force_next_flush()")
+                found = await connection.execute(
+                    "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname = 'change') "
+                    "+ (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'change')"
+                )
+                [(marks,)] = await found.fetchall()
+            return int(marks)
+
+        before = await looked_at()
+        _, batches = await pulled(PostgresFeed(near, shapes.catalog), "ann")
+        assert sum(len(batch.rows) for batch in batches) == rows
+        assert await looked_at() - before <= PIPELINED_ROWS_MAX + 1
+
+
 async def test_a_plan_that_was_kept_while_the_tables_were_small_does_for_large_ones(primary: Primary) -> None:
     await shelves(primary, "ann", 3)
     tables = "tidepool.change", "tidepool.head", "shelf"
