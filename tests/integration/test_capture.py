@@ -559,7 +559,7 @@ async def test_triggers_that_were_not_at_work_are_found_and_every_replica_starts
 
 
 async def test_a_table_with_rows_joins_later_and_its_rows_are_in_every_new_replica(
-    primary: Primary, session: Session, store: Store
+    primary: Primary, session: Session, data_dir: Path
 ) -> None:
     await session.execute("CREATE TABLE late (user_id text, id integer, PRIMARY KEY (user_id, id))")
     await session.execute("INSERT INTO late VALUES ('ann', 1), ('ann', 2), ('bob', 1)")
@@ -575,11 +575,14 @@ async def test_a_table_with_rows_joins_later_and_its_rows_are_in_every_new_repli
     async with primary.transaction() as conn:
         assert await install_capture(conn, catalog) == ['"public"."late"']
     oracle = Oracle(primary, metadata)
-    store.schema = type(store.schema)(catalog)
-    store._feed = oracle
-    await assert_caught_up(store, oracle, "ann", "bob")
-    await session.execute("UPDATE late SET id = 3 WHERE id = 2")
-    await assert_caught_up(store, oracle, "ann", "bob")
+    store = Store(data_dir, catalog, oracle)
+    await store.open()
+    try:
+        await assert_caught_up(store, oracle, "ann", "bob")
+        await session.execute("UPDATE late SET id = 3 WHERE id = 2")
+        await assert_caught_up(store, oracle, "ann", "bob")
+    finally:
+        await store.close()
 
 
 UNFIT = {
