@@ -15,6 +15,7 @@ from primary.declaration import Catalog
 from primary.feed import Row
 from primary.postgres_feed import PostgresFeed
 from replica.filling import insert_sql
+from replica.library import forgo_statistics
 from replica.schema import Schema
 from replica.writer import WRITE_PRAGMAS
 from tests.benchmarks.data import insert_image
@@ -39,6 +40,7 @@ def insert_all(path: Path, catalog: Catalog, table: str, rows: Sequence[Row], *,
     Where it is not ``indexed`` before, it is once the rows are there, which is the quickest way to have them all.
     """
     schema = Schema(catalog)
+    forgo_statistics()  # as a store does, whether or not one was opened in this process
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for pragma in ("page_size=8192", "journal_mode=WAL", *WRITE_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")

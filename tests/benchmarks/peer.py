@@ -100,5 +100,5 @@ async def _peer(peer_dir: Path, folder: Path) -> AsyncIterator[tuple[str, int]]:
     environment = {"LISTEN": address, "DATA_DIR": str(folder / "theirs"), "JWT_SECRET": SECRET}
     command = ["bash", str(peer_dir / "run.sh")]
     log = folder / "peer.log"
-    async with running(command, environment, port=port, log=log, start_s=START_S, cwd=Path.cwd()) as pid:
+    async with running(command, environment, port=port, log=log, start_s=START_S) as pid:
         yield f"http://{address}", pid

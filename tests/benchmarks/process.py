@@ -89,7 +89,13 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def running(
-    command: Sequence[str], environment: Mapping[str, str], *, port: int, log: Path, start_s: float, cwd: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: Path | None = None,
+    *,
+    port: int,
+    log: Path,
+    start_s: float,
 ) -> AsyncIterator[int]:
     """Run another's server, which is ready when it listens on ``port``; end it with all that it has started."""
     with log.open("wb") as output:

@@ -120,7 +120,7 @@ async def zero_running(folder: Path, data: Path) -> AsyncIterator[Zero]:
         }
         started = [
             await stack.enter_async_context(
-                running([node, program], environment, port=port, log=log, start_s=START_S, cwd=folder)
+                running([node, program], environment, folder, port=port, log=log, start_s=START_S)
             )
             for program, port, log in (
                 ("query-server.mjs", queries, data / "queries.log"),
