@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +18,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from replica import trouble
+import apsw
+
+from replica import library, trouble
 from replica.errors import Doubt
 from replica.location import Location
 from replica.results import Reading
@@ -65,7 +66,7 @@ class Attested(Protocol):
 
 T = TypeVar("T", bound=SupportsClose)
 
-Work = Callable[[sqlite3.Connection, State, Path], T]
+Work = Callable[[apsw.Connection, State, Path], T]
 """Called with a connection, the state that it sees, and a folder for files, which is removed at the end.
 
 The connection is in a transaction. Its main database is an empty one in that folder (``PRAGMA database_list`` tells
@@ -73,11 +74,9 @@ where), to be filled or not; the replica is attached as `SOURCE`, to be read.
 """
 
 
-def connect(location: Location, folder: Path) -> sqlite3.Connection:
+def connect(location: Location, folder: Path) -> apsw.Connection:
     """Give a connection as `Work` wants it, outside a transaction."""
-    connection = sqlite3.connect(
-        Location(own_database(folder)).uri("rwc"), uri=True, isolation_level=None, check_same_thread=False
-    )
+    connection = library.connect(Location(own_database(folder)).uri("rwc"))
     try:
         connection.execute(f"ATTACH ? AS {SOURCE}", [location.uri("ro")])
         set_up(connection, _PRAGMAS)
@@ -132,12 +131,12 @@ class Apart:
             self._replica.attest()  # before it is opened, for what is in the file's place may be anything
             with closing(connect(self._replica.location, self._folder)) as connection:
                 return self._within(connection, work)
-        except (sqlite3.Error, OSError) as error:
+        except (apsw.Error, OSError) as error:
             raise trouble.of_reading_apart(error) from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _within(self, connection: sqlite3.Connection, work: Work[T]) -> Reading[T]:
+    def _within(self, connection: apsw.Connection, work: Work[T]) -> Reading[T]:
         deadline = time.monotonic() + self._timeout_s
         connection.set_progress_handler(lambda: self._stopped or time.monotonic() > deadline, STEPS)
         connection.execute("BEGIN")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
+
+import apsw
 
 from primary.declaration import SyncedTable
 from primary.feed import GONE, VALUES, Batch, Pull
 from replica.errors import Doubt
 from replica.faults import Passing
-from replica.filling import insert_sql
 from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
@@ -69,7 +69,7 @@ def _apply_whole(
     batches: Sequence[Batch],
     passing: Passing,
     committed: Callable[[State], None],
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
 ) -> None:
     _begin(since, passing, connection)
     for batch in batches:
@@ -77,7 +77,7 @@ def _apply_whole(
     _commit(state, passing, committed, connection)
 
 
-def _begin(since: State, passing: Passing, connection: sqlite3.Connection) -> None:
+def _begin(since: State, passing: Passing, connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if (found := State.read(connection)) != since:
@@ -88,7 +88,7 @@ def _begin(since: State, passing: Passing, connection: sqlite3.Connection) -> No
     passing("apply.begun")
 
 
-def _commit(state: State, passing: Passing, committed: Callable[[State], None], connection: sqlite3.Connection) -> None:
+def _commit(state: State, passing: Passing, committed: Callable[[State], None], connection: apsw.Connection) -> None:
     passing("apply.rows")
     state.write(connection)
     passing("apply.stated")
@@ -96,20 +96,20 @@ def _commit(state: State, passing: Passing, committed: Callable[[State], None], 
     committed(state)
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
+def _roll_back(connection: apsw.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
     narrow(connection)
 
 
-def _stage(schema: Schema, staging: Staging, batch: Batch, connection: sqlite3.Connection) -> None:
+def _stage(schema: Schema, staging: Staging, batch: Batch, connection: apsw.Connection) -> None:
     widen(connection)
     staging.add(connection, schema.catalog[batch.table], batch.changes)
     if staging.rows >= STAGED_ROWS_MAX:
         staging.apply(connection)
 
 
-def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -> None:
+def _apply_batch(schema: Schema, batch: Batch, connection: apsw.Connection) -> None:
     """Take each touched row out, and put those that live in: the same for an insert, an edit and a deletion."""
     table = schema.catalog[batch.table]
     if len(batch.changes) >= STAGED_ROWS_MIN:
@@ -125,6 +125,11 @@ def _apply_batch(schema: Schema, batch: Batch, connection: sqlite3.Connection) -
         "INSERT OR REPLACE INTO _change (table_name, row_key, version, deleted) VALUES (?, ?, ?, ?)",
         ((table.name, *change[:VALUES]) for change in batch.changes),
     )
+
+
+def insert_sql(table: SyncedTable) -> str:
+    """Give the statement that inserts one row of the feed."""
+    return f"INSERT INTO {quoted(table.name)} VALUES ({', '.join('?' * len(table.columns))})"
 
 
 def _delete_sql(table: SyncedTable) -> str:

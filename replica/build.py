@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import apsw
+
 from primary.declaration import SyncedTable
 from primary.feed import Batch, Pull, Row
+from replica.apply import insert_sql
 from replica.errors import ReplicaError
 from replica.faults import Passing
-from replica.filling import fill
 from replica.location import Location
 from replica.pouring import pour
 from replica.rendering import quoted
@@ -54,17 +55,17 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
     return rows
 
 
-def _insert(table: SyncedTable, rows: Sequence[Row], connection: sqlite3.Connection) -> None:
-    fill(connection, quoted(table.name), [column.name for column in table.columns], rows)
+def _insert(table: SyncedTable, rows: Sequence[Row], connection: apsw.Connection) -> None:
+    connection.executemany(insert_sql(table), rows)
 
 
 def _complete(
-    connection: sqlite3.Connection, schema: Schema, state: State, counts: dict[str, int], passing: Passing
+    connection: apsw.Connection, schema: Schema, state: State, counts: dict[str, int], passing: Passing
 ) -> None:
     _execute_all(connection, schema.keys)
     passing("build.indexed")
     for table, expected in counts.items():
-        found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
+        found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").get
         if found != expected:
             raise ReplicaError(f"{table}: {expected} rows were written and {found} are there")
     at_once = sum(counts.values()) <= FINISH_ROWS_MAX
@@ -75,7 +76,7 @@ def _complete(
     connection.execute("PRAGMA journal_mode=WAL")  # is kept in the file
 
 
-def _execute_all(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
+def _execute_all(connection: apsw.Connection, statements: Sequence[str]) -> None:
     for statement in statements:
         connection.execute(statement)
 

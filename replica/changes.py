@@ -9,10 +9,10 @@ has exactly the rows of the replica at the cursor that the last read saw.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from functools import lru_cache
 
+import apsw
 import msgspec
 
 from primary.cursor import Cursor
@@ -56,7 +56,7 @@ SELECT table_name, row_key, version FROM _change
 WHERE (version, table_name, row_key) > (?, ?, ?) ORDER BY version, table_name, row_key LIMIT ?"""
 
 
-def since(connection: sqlite3.Connection, catalog: Catalog, position: Position, limit: int) -> Changes | None:
+def since(connection: apsw.Connection, catalog: Catalog, position: Position, limit: int) -> Changes | None:
     """Give at most ``limit`` changes after a position; None where the replica cannot tell (any more) what they were.
 
     It cannot for a cursor of another epoch, ahead of the replica, or older than the replica's file.
@@ -79,7 +79,7 @@ def since(connection: sqlite3.Connection, catalog: Catalog, position: Position, 
     return Changes(changes, Position(state.cursor), whole=True)
 
 
-def _change(connection: sqlite3.Connection, table: SyncedTable, key: str) -> bytes:
+def _change(connection: apsw.Connection, table: SyncedTable, key: str) -> bytes:
     texts = zip(table.key, _read_key(key), strict=True)
     stored = [table.column(name).mapping.stored_key(text) for name, text in texts]
     row = connection.execute(_row_sql(table), stored).fetchone()

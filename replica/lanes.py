@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, TypeVar
+
+import apsw
 
 from replica import trouble
 from replica.errors import ReadTimeout
@@ -31,7 +32,7 @@ STEPS = 1_000  # of SQLite's virtual machine: after each so many it asks whether
 STEPS_AT_ONCE_MAX = 16_000  # 0.3 ms where a step does little, as when each row of a table is looked at
 AT_ONCE_MAX = 100  # reads in one pass of the event loop: who reads in a loop of their own must let others in
 
-Work = Callable[[sqlite3.Connection], Any]
+Work = Callable[[apsw.Connection], Any]
 
 
 class NotAtOnce(Exception):
@@ -41,10 +42,10 @@ class NotAtOnce(Exception):
 class Source:
     """What is read: it opens the connection, and says when what it reads is in doubt."""
 
-    connection: sqlite3.Connection | None = None
+    connection: apsw.Connection | None = None
     in_lane = 0  # jobs that the lane has of this source; changed on the loop alone
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> apsw.Connection:
         """Open the file for reading. Runs in the lane's thread."""
         raise NotImplementedError
 
@@ -71,7 +72,7 @@ class Lane:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def read_at_once(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> T:
+    def read_at_once(self, source: Source, work: Callable[[apsw.Connection], T]) -> T:
         """Run ``work`` now, within one read transaction, if it is short; raise `NotAtOnce` if not, as `read` does else.
 
         The budget counts steps: one that does much (a count of a whole table, a full-text search) passes for one.
@@ -99,7 +100,7 @@ class Lane:
                 raise
             raise meaning from error
 
-    def read(self, source: Source, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def read(self, source: Source, work: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
         """Run ``work`` in the lane, within one read transaction. What it raises is the future's exception.
 
         SQLite's own signs of a broken file become `Doubt`; a read that takes too long becomes `ReadTimeout`. When the
@@ -128,7 +129,7 @@ class Lane:
             return
         try:
             _end(connection)
-        except sqlite3.Error:  # what it saw would be seen for ever
+        except apsw.Error:  # what it saw would be seen for ever
             source.connection = None
             connection.close()
 
@@ -179,7 +180,7 @@ class Lane:
             _end(source.connection)
 
 
-def _end(connection: sqlite3.Connection) -> None:
+def _end(connection: apsw.Connection) -> None:
     if connection.in_transaction:  # else whoever read has ended it
         connection.set_progress_handler(None, 0)  # the end itself is not to be stopped
         connection.execute("ROLLBACK")

@@ -8,10 +8,10 @@ nobody waits for it.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import apsw
 import structlog
 
 from replica.errors import Doubt
@@ -71,7 +71,7 @@ class OpenReplicas:
         if replica is not None:
             try:
                 await replica.close()
-            except (Doubt, sqlite3.Error, OSError) as error:  # the seal then tells what the file is worth
+            except (Doubt, apsw.Error, OSError) as error:  # the seal then tells what the file is worth
                 _log.warning("replica_close_failed", error=str(error))
 
     async def close_all(self) -> None:
@@ -101,7 +101,7 @@ class OpenReplicas:
                 return
             try:
                 await replica.finish()
-            except (Doubt, sqlite3.Error, OSError) as error:  # reading goes on without; the next opening tries again
+            except (Doubt, apsw.Error, OSError) as error:  # reading goes on without; the next opening tries again
                 _log.warning("replica_unfinished", error=str(error))
             finally:
                 self.wrote(slot)
@@ -112,7 +112,7 @@ class OpenReplicas:
                 return
             try:
                 await replica.checkpoint()
-            except (Doubt, sqlite3.Error, OSError) as error:  # the log grows on; the next sync tries again
+            except (Doubt, apsw.Error, OSError) as error:  # the log grows on; the next sync tries again
                 _log.warning("replica_checkpoint_failed", error=str(error))
 
     async def _rest(self, slot: Slot) -> None:
@@ -120,5 +120,5 @@ class OpenReplicas:
         if slot.replica is not None:
             try:
                 await slot.replica.rest()
-            except (Doubt, sqlite3.Error, OSError) as error:  # the next read or write tells its worth
+            except (Doubt, apsw.Error, OSError) as error:  # the next read or write tells its worth
                 _log.warning("replica_close_failed", error=str(error))

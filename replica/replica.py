@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
+
+import apsw
 
 from primary.feed import Pull
 from replica import seal
@@ -14,6 +15,7 @@ from replica.apply import apply
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.lanes import Lane, NotAtOnce, Source
+from replica.library import connect
 from replica.location import Location
 from replica.schema import Schema
 from replica.state import State
@@ -63,13 +65,13 @@ class Replica(Source):
             raise
         return replica
 
-    async def read(self, work: Callable[[sqlite3.Connection], T], *, long: bool = False) -> tuple[State, T]:
+    async def read(self, work: Callable[[apsw.Connection], T], *, long: bool = False) -> tuple[State, T]:
         """Run ``work`` in a read transaction; give it with the state that it saw. Raises as `Lane.read` does.
 
         It is run at once, on the event loop, where it can be, unless it is said to be ``long``.
         """
 
-        def read(connection: sqlite3.Connection) -> tuple[State, T]:
+        def read(connection: apsw.Connection) -> tuple[State, T]:
             value = work(connection)
             writing, state = self._turn
             # Nothing was written since before the transaction began, so it sees the state of then: the file need
@@ -161,14 +163,12 @@ class Replica(Source):
 
     # ------------------------------------------------------------- where it is read
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> apsw.Connection:
         """See `Source.connect`."""
         # Before SQLite touches it: what is in the file's place may be anything, even what blocks who opens it.
         if not seal.holds(self.location, self._seen):
             raise Doubt("the file is not sealed as it is: it was changed, or the last write did not come to its end")
-        connection = sqlite3.connect(
-            self.location.uri("ro"), uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
-        )
+        connection = connect(self.location.uri("ro"), busy_s=_BUSY_S)
         try:
             set_up(connection, _READ_PRAGMAS)
         except BaseException:
@@ -188,10 +188,10 @@ class Replica(Source):
         if writing % 2 == 0 and seal.look(self.location) != self._seen and writing == self._writing:
             raise Doubt("the file was changed by someone else")
 
-    def _introduce(self, connection: sqlite3.Connection) -> tuple[State, list[str]]:
+    def _introduce(self, connection: apsw.Connection) -> tuple[State, list[str]]:
         try:
             return State.read(connection), self._schema.unfinished(connection)
-        except sqlite3.OperationalError as error:
+        except apsw.SQLError as error:
             raise Doubt(f"the file is not a replica: {error}") from error
 
     # ------------------------------------------------------------- writing
@@ -225,13 +225,13 @@ class Replica(Source):
         seal.write(self.location, now)
 
 
-def _cut_log(connection: sqlite3.Connection) -> None:
+def _cut_log(connection: apsw.Connection) -> None:
     """Cut the log to nothing, if nobody reads: who reads apart does so for seconds, and syncs wait for this."""
-    ((waits_ms,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+    waits_ms = connection.execute("PRAGMA busy_timeout").get
     set_up(connection, ("busy_timeout=0", "wal_checkpoint(TRUNCATE)", f"busy_timeout={waits_ms}"))
 
 
-def _in_transaction(connection: sqlite3.Connection, statements: list[str]) -> None:
+def _in_transaction(connection: apsw.Connection, statements: list[str]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in statements:

@@ -12,10 +12,12 @@ The statements come in stages, for the order is what makes a first copy fast:
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from itertools import chain
 
+import apsw
+
 from primary.declaration import Catalog, ReadIndex, SyncedTable
+from replica.library import VERSION
 from replica.rendering import json_members, quoted
 
 FORMAT = 1  # to be raised when the meaning of a file changes though its statements do not
@@ -47,7 +49,8 @@ _OWN_TABLES = [
 class Schema:
     """The schema of every replica of one catalog.
 
-    ``hash`` names it: a file that was made with another one is rebuilt. ``tables`` is the first stage, ``keys`` and
+    ``hash`` names it and the SQLite that makes it, which decides what an index of an expression holds: a file that was
+    made with another one is rebuilt. ``tables`` is the first stage, ``keys`` and
     ``first`` are the second; where the third follows at once, ``first`` is not needed.
     """
 
@@ -59,11 +62,18 @@ class Schema:
         self._finish = {name: statements for table in catalog for name, statements in _finishing(table)}
         self.hash = hashlib.sha256(
             "\n".join(
-                [str(FORMAT), *self.tables, *self.keys, *self.first, *chain.from_iterable(self._finish.values())]
+                [
+                    VERSION,
+                    str(FORMAT),
+                    *self.tables,
+                    *self.keys,
+                    *self.first,
+                    *chain.from_iterable(self._finish.values()),
+                ]
             ).encode()
         ).hexdigest()
 
-    def unfinished(self, connection: sqlite3.Connection) -> list[str]:
+    def unfinished(self, connection: apsw.Connection) -> list[str]:
         """Give the statements of the last stage that the file has not seen."""
         present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         return [statement for name, each in self._finish.items() if name not in present for statement in each]

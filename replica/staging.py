@@ -9,12 +9,12 @@ it is visited once, and the first read index may carry whole rows.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
+
+import apsw
 
 from primary.declaration import SyncedTable
 from primary.feed import Change
-from replica.filling import fill
 from replica.rendering import quoted
 
 # What a `Change` begins with; names with a dot are ours alone, for no column's name can have one.
@@ -28,16 +28,16 @@ class Staging:
         self.rows = 0
         self._tables: dict[str, SyncedTable] = {}  # by name, in the order in which they came
 
-    def add(self, connection: sqlite3.Connection, table: SyncedTable, changes: Sequence[Change]) -> None:
+    def add(self, connection: apsw.Connection, table: SyncedTable, changes: Sequence[Change]) -> None:
         """Lay out more changes of a table, of which none was of a row that was touched by those that are there."""
         names = [*_MARK, *_names(table)]
         if table.name not in self._tables:
             self._tables[table.name] = table
             connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {_staged(table)} ({', '.join(map(quoted, names))})")
-        fill(connection, _staged(table), names, changes)
+        connection.executemany(f"INSERT INTO {_staged(table)} VALUES ({', '.join('?' * len(names))})", changes)
         self.rows += len(changes)
 
-    def apply(self, connection: sqlite3.Connection) -> None:
+    def apply(self, connection: apsw.Connection) -> None:
         """Take each touched row out, put those that live in, and mark them all, within the caller's transaction."""
         for table in self._tables.values():
             _apply(connection, table)
@@ -45,7 +45,7 @@ class Staging:
         self.rows = 0
 
 
-def _apply(connection: sqlite3.Connection, table: SyncedTable) -> None:
+def _apply(connection: apsw.Connection, table: SyncedTable) -> None:
     own, staged = f"main.{quoted(table.name)}", _staged(table)
     key, version, deleted = map(quoted, _MARK)
     columns, keys = (", ".join(map(quoted, each)) for each in (_names(table), table.key))

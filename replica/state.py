@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import apsw
 
 from primary.cursor import Cursor
 from replica.errors import Doubt
@@ -33,7 +34,7 @@ class State:
         )
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection) -> State:
+    def read(cls, connection: apsw.Connection) -> State:
         """Read the state. Raises `Doubt` where there is none."""
         row = connection.execute(
             "SELECT user_id, epoch, version, position, base_version, schema_hash, synced_at FROM _replica"
@@ -43,7 +44,7 @@ class State:
         user, epoch, version, position, base, schema_hash, synced_at = row
         return cls(user, Cursor(epoch, version), position, base, schema_hash, synced_at)
 
-    def write(self, connection: sqlite3.Connection) -> None:
+    def write(self, connection: apsw.Connection) -> None:
         """Write the state over the one that is there."""
         connection.execute(
             "INSERT OR REPLACE INTO _replica "

@@ -7,7 +7,6 @@ Callers who ask for a sync while one runs share the next, for the running one ma
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
 import structlog
 
 from primary.cursor import Cursor
@@ -30,7 +30,7 @@ from replica.ending import cut_off
 from replica.errors import Doubt, ReplicaUnavailable
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
-from replica.library import forgo_statistics
+from replica.library import configure
 from replica.location import DataDirectory, remove, remove_all
 from replica.opened import OpenReplicas
 from replica.publish import publish
@@ -82,7 +82,7 @@ class Store:
 
     async def open(self) -> None:
         """Take the data directory. Raises `DataDirectoryLocked`."""
-        forgo_statistics()
+        configure()
         self._ownership.take()
         try:
             await asyncio.to_thread(self._prepare)
@@ -114,7 +114,7 @@ class Store:
 
     # ------------------------------------------------------------- reading
 
-    async def read(self, user: str, work: Callable[[sqlite3.Connection], T], *, long: bool = False) -> Reading[T]:
+    async def read(self, user: str, work: Callable[[apsw.Connection], T], *, long: bool = False) -> Reading[T]:
         """Run ``work`` in a read transaction on the user's replica, building it first if there is none.
 
         ``work`` runs on the event loop and, if it turns out to take more than a moment, a second time in another
@@ -176,8 +176,8 @@ class Store:
         """Give what there is to know of the user's replica."""
         tables = [table.name for table in self.schema.catalog]
 
-        def look(connection: sqlite3.Connection) -> tuple[State, dict[str, int]]:
-            counts = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
+        def look(connection: apsw.Connection) -> tuple[State, dict[str, int]]:
+            counts = {name: connection.execute(f'SELECT count(*) FROM "{name}"').get for name in tables}
             return State.read(connection), counts
 
         state, rows = (await self.read(user, look, long=True)).value
@@ -246,7 +246,7 @@ class Store:
                     f"the replica must be rebuilt ({doubt.reason}), for which the primary database is needed"
                 ) from error
             raise
-        except (sqlite3.Error, OSError) as error:
+        except (apsw.Error, OSError) as error:
             raise trouble.of_building(error) from error
 
     async def _take_in(self, slot: Slot, pull: Pull) -> SyncResult:
@@ -256,7 +256,7 @@ class Store:
             assert slot.replica is not None
             try:
                 rows = await slot.replica.sync(pull)
-            except sqlite3.Error as error:
+            except apsw.Error as error:
                 raise trouble.of_applying(error) from error
             finally:
                 self._open.wrote(slot)

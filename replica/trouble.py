@@ -6,32 +6,34 @@ files, or another program's lock.
 
 from __future__ import annotations
 
-import sqlite3
+import apsw
 
 from replica.errors import Doubt, ReadTimeout, ReplicaUnavailable
 
 HINT = "Check that the data directory's disk has room and works, and that the process may open more files."
 
 _BROKEN = {
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_FORMAT,
-    sqlite3.SQLITE_IOERR_READ,
-    sqlite3.SQLITE_IOERR_SHORT_READ,
-    sqlite3.SQLITE_IOERR_CORRUPTFS,
-    sqlite3.SQLITE_IOERR_DATA,
+    apsw.SQLITE_CORRUPT,
+    apsw.SQLITE_NOTADB,
+    apsw.SQLITE_FORMAT,
+    apsw.SQLITE_IOERR_READ,
+    apsw.SQLITE_IOERR_SHORT_READ,
+    apsw.SQLITE_IOERR_CORRUPTFS,
+    apsw.SQLITE_IOERR_DATA,
 }
-_IN_TROUBLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY}
+_IN_TROUBLE = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN, apsw.SQLITE_BUSY}
 # A file that is as it was written takes every change of the feed.
-_UNLIKE_OURS = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
+_UNLIKE_OURS = {apsw.SQLITE_ERROR, apsw.SQLITE_CONSTRAINT, apsw.SQLITE_MISMATCH}
 
 
 def of_reading(error: BaseException) -> BaseException:
     """Give what an error of a read means: `Doubt`, `ReadTimeout`, `ReplicaUnavailable`, or the error itself."""
     if isinstance(error, StopIteration):  # no future takes it
         return RuntimeError("the read stopped its caller's iteration")
+    if isinstance(error, UnicodeDecodeError):  # of a text in the file: Postgres has none that is not UTF-8
+        return Doubt(f"the file is broken: {error}")
     code = _code(error)
-    if code & 0xFF == sqlite3.SQLITE_INTERRUPT:
+    if code & 0xFF == apsw.SQLITE_INTERRUPT:
         return ReadTimeout()
     if code in _BROKEN or code & 0xFF in _BROKEN:
         return Doubt(f"SQLite finds the file broken: {error}")
@@ -40,12 +42,12 @@ def of_reading(error: BaseException) -> BaseException:
     return error
 
 
-def of_reading_apart(error: sqlite3.Error | OSError) -> BaseException:
+def of_reading_apart(error: apsw.Error | OSError) -> BaseException:
     """Give what an error means of a read that also writes files of its own."""
     return of_building(error) if isinstance(error, OSError) else of_reading(error)
 
 
-def of_applying(error: sqlite3.Error) -> Exception:
+def of_applying(error: apsw.Error) -> Exception:
     """Give what an error of applying changes means: `Doubt` or `ReplicaUnavailable`."""
     code = _code(error)
     if code in _BROKEN or code & 0xFF in _BROKEN | _UNLIKE_OURS:
@@ -53,11 +55,11 @@ def of_applying(error: sqlite3.Error) -> Exception:
     return of_building(error)
 
 
-def of_building(error: sqlite3.Error | OSError) -> ReplicaUnavailable:
+def of_building(error: apsw.Error | OSError) -> ReplicaUnavailable:
     """Give what an error of building or of keeping files means."""
     told = error.strerror if isinstance(error, OSError) else str(error)
     return ReplicaUnavailable(f"the replica cannot be written: {told}", hint=HINT)
 
 
 def _code(error: BaseException) -> int:
-    return getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.Error) else 0
+    return getattr(error, "extendedresult", 0) if isinstance(error, apsw.Error) else 0

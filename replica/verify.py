@@ -6,17 +6,19 @@ on both sides, and rows that did are left out on both. So a server may run meanw
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from primary.declaration import Catalog, SyncedTable
 from primary.feed import VALUES, Feed, Kind
 from replica.apply import match_sql
 from replica.errors import Doubt
+from replica.library import connect
 from replica.location import DataDirectory, Location
 from replica.rendering import quoted
 from replica.schema import Schema
@@ -89,7 +91,7 @@ async def verify(
 async def _verify_file(directory: DataDirectory, location: Location, feed: Feed, schema: Schema) -> UserReport:
     report = UserReport(f"(file {location.database.name})")
     try:
-        with closing(_open(location)) as connection:
+        with closing(connect(location.uri("ro"))) as connection:
             connection.execute("BEGIN")
             state = State.read(connection)
             report.user = state.user
@@ -99,18 +101,12 @@ async def _verify_file(directory: DataDirectory, location: Location, feed: Feed,
                 report.differ("the file has another schema; it is rebuilt when its user reads")
             else:
                 await _compare(connection, state, feed, schema, report)
-    except (sqlite3.Error, Doubt, ValueError) as error:
+    except (apsw.Error, Doubt, ValueError) as error:
         report.differ(f"the file cannot be read: {error}")
     return report
 
 
-def _open(location: Location) -> sqlite3.Connection:
-    return sqlite3.connect(location.uri("ro"), uri=True, isolation_level=None)
-
-
-async def _compare(
-    connection: sqlite3.Connection, state: State, feed: Feed, schema: Schema, report: UserReport
-) -> None:
+async def _compare(connection: apsw.Connection, state: State, feed: Feed, schema: Schema, report: UserReport) -> None:
     unseen = {table.name: _Unseen(connection, table) for table in schema.catalog}
     async with feed.pull(state.user, None) as pull:
         if pull.cursor.epoch != state.cursor.epoch:
@@ -149,7 +145,7 @@ async def _compare(
 class _Unseen:
     """One table of the replica, and the keys of its rows that the primary has not shown yet."""
 
-    def __init__(self, connection: sqlite3.Connection, table: SyncedTable) -> None:
+    def __init__(self, connection: apsw.Connection, table: SyncedTable) -> None:
         self._connection = connection
         self._table = table
         self._places = table.key_places

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import aiosqlite
+import apsw
+
+from replica.library import connect
 
 T = TypeVar("T")
 
@@ -32,16 +34,15 @@ WRITE_PRAGMAS = (
 
 
 class Writer(aiosqlite.Connection):
-    """An aiosqlite connection that runs a whole function in its thread: one hop for many statements."""
+    """An aiosqlite connection that runs a whole function in its thread: one hop for many statements.
+
+    What aiosqlite gives is the thread, in which anything can be run in turn; the connection in it is apsw's.
+    """
 
     @classmethod
     async def open(cls, uri: str, *pragmas: str) -> Writer:
         """Open a file for writing; the mode of its URI says whether it is made if there is none."""
-
-        def connect() -> sqlite3.Connection:
-            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-
-        writer = cls(connect, iter_chunk_size=64)
+        writer = cls(lambda: connect(uri), iter_chunk_size=64)  # type: ignore[arg-type,return-value]  # see above
         await writer
         try:
             await writer.run(lambda connection: set_up(connection, pragmas))
@@ -50,7 +51,7 @@ class Writer(aiosqlite.Connection):
             raise
         return writer
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[apsw.Connection], T]) -> T:
         """Run ``work`` on the connection, in its thread.
 
         Cancelling the caller breaks off the statement that is under way, as an error of ``work``; what is run next
@@ -64,18 +65,18 @@ class Writer(aiosqlite.Connection):
         return result
 
 
-def set_up(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
+def set_up(connection: apsw.Connection, pragmas: Sequence[str]) -> None:
     """Run pragmas, each to its end: one that gives a row would keep its transaction open until it was forgotten."""
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
-def widen(connection: sqlite3.Connection) -> None:
+def widen(connection: apsw.Connection) -> None:
     """Give a connection with `WRITE_PRAGMAS` the memory that much writing wants."""
     connection.execute(f"PRAGMA {_LARGE_CACHE}")
 
 
-def narrow(connection: sqlite3.Connection) -> None:
+def narrow(connection: apsw.Connection) -> None:
     """Take the memory back, and what its temporary tables hold; outside a transaction."""
     connection.execute(f"PRAGMA {_CACHE}")
     for store in ("FILE", "MEMORY"):  # a change of place is what drops temporary tables and frees their memory

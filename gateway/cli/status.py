@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import click
 
 from gateway.cli.environment import primary_of, read_settings, run
@@ -101,7 +101,7 @@ def _look_at_replicas(data_dir: Path, heads: dict[str, int]) -> Section:
             found["bytes"] += sum(path.stat().st_size for path in (location.database, location.wal) if path.exists())
             user, cursor = _state(location)
             found["behind"] += cursor.version < heads.get(user, 0)
-        except (sqlite3.Error, OSError, ValueError):
+        except (apsw.Error, OSError, ValueError):
             found["unreadable"] += 1
     quarantined = directory.quarantine.iterdir() if directory.quarantine.exists() else ()
     return found | {"set_aside": sum(path.suffix == ".db" for path in quarantined)}
@@ -109,12 +109,13 @@ def _look_at_replicas(data_dir: Path, heads: dict[str, int]) -> Section:
 
 def _state(location: Location) -> tuple[str, Cursor]:
     from replica.errors import Doubt
+    from replica.library import connect
     from replica.state import State
 
     # A file with a log is perhaps in use, and what counts is in the log; without one it can be read as it
     # lies.
     how = "mode=ro" if location.wal.exists() and location.wal.stat().st_size else "immutable=1"
-    connection = sqlite3.connect(f"{location.database.absolute().as_uri()}?{how}", uri=True)
+    connection = connect(f"{location.database.absolute().as_uri()}?{how}")
     try:
         state = State.read(connection)
     except Doubt as doubt:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from functools import partial
 
+import apsw
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -70,7 +70,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         album = album_id_asked(album_id)
         asked = page_asked(request.scope["query_string"], album=album, **limits)
 
-        def read(connection: sqlite3.Connection) -> Page | None:
+        def read(connection: apsw.Connection) -> Page | None:
             if not albums.is_there(connection, str(album)):
                 return None
             return browse(connection, asked.listing, asked.limit, asked.after, placed=True)

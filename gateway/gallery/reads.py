@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+import apsw
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -37,7 +37,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     """Give the routes, to be mounted below /api."""
     store, freshness, settings = parts.store, parts.freshness, parts.settings
 
-    def reader_of(query: bytes) -> tuple[Callable[[sqlite3.Connection], Page], bool]:
+    def reader_of(query: bytes) -> tuple[Callable[[apsw.Connection], Page], bool]:
         """Give the read that a query asks for, and whether it is long: full-text search does much in one step."""
         asked = page_asked(query, limit_default=settings.page_default, limit_max=settings.page_max)
         if asked.listing.is_plain:
@@ -93,7 +93,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         image = id_text_asked("image_id", scope["path_params"]["image_id"])
         return await answer_found(parts, request, not_found, partial(detail.detail, image_id=image, include=include))
 
-    def entries_of(request: StrictRequest, image_id: str, of: str) -> Callable[[sqlite3.Connection], bytes | None]:
+    def entries_of(request: StrictRequest, image_id: str, of: str) -> Callable[[apsw.Connection], bytes | None]:
         limit, after = entries_asked(
             request.scope["query_string"], of, limit_default=settings.page_default, limit_max=settings.page_max
         )
@@ -126,7 +126,7 @@ async def answer_found(
     parts: Parts,
     request: StrictRequest,
     missing: Callable[[], Problem],
-    read: Callable[[sqlite3.Connection], bytes | None],
+    read: Callable[[apsw.Connection], bytes | None],
 ) -> Answer:
     """Answer with the members of what ``read`` finds, and the version; raise ``missing`` where it finds nothing."""
     scope, user = request.scope, request.user.user

@@ -8,14 +8,15 @@ array is JSON. A zip has its table of contents at its end, so one that was cut o
 
 from __future__ import annotations
 
-import sqlite3
 import zipfile
 from pathlib import Path
+
+import apsw
 
 from primary.declaration import SyncedColumn, SyncedTable
 from replica.apart import SOURCE
 from replica.export.manifest import Manifest
-from replica.export.values import exact_json, writes_texts
+from replica.export.values import exact_json, knows_zeros
 from replica.rendering import quoted
 
 MANIFEST = "manifest.json"
@@ -24,10 +25,10 @@ _PART_BYTES = 1 << 16  # handed to the compressor at once; each hand-over gives 
 _LEVEL = 1  # a third of the time of the default, for a sixth more bytes
 
 
-def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Path:
+def write(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path:
     """Write the rows of a replica; see `replica.export.formats.Write`."""
     path = folder / "export.zip"
-    writes_texts(connection)
+    knows_zeros(connection)
     with (
         path.open("xb") as out,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive,
@@ -50,7 +51,7 @@ def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> P
 
 def _lines_sql(table: SyncedTable) -> str:
     cells = " || ',' || ".join(_cell(column) for column in table.columns)
-    return f"SELECT {cells} || char(13, 10) FROM {SOURCE}.{quoted(table.name)}"
+    return f"SELECT CAST({cells} || char(13, 10) AS BLOB) FROM {SOURCE}.{quoted(table.name)}"
 
 
 def _cell(column: SyncedColumn) -> str:

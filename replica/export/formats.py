@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
+
 from replica.export import csv_zip, ndjson, sqlite_file
 from replica.export.manifest import Manifest
 
-Write = Callable[[sqlite3.Connection, Manifest, Path], Path]
+Write = Callable[[apsw.Connection, Manifest, Path], Path]
 """Writes what the connection sees (`replica.apart.Work`) into a file in the folder, and gives its path."""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+
+import apsw
 
 from primary.cursor import Cursor
 from primary.declaration import Catalog
@@ -58,7 +59,7 @@ async def export_from(feed: Feed, catalog: Catalog, user: str, form: Format, fol
     try:
         async with feed.pull(user, None) as pull:
             await build(own.location.database, Schema(catalog), user, pull, undisturbed)
-    except (sqlite3.Error, OSError) as error:
+    except (apsw.Error, OSError) as error:
         raise trouble.of_building(error) from error
     apart = Apart(own, folder / "apart", StoreLimits().apart_timeout_s)
     return (await apart.read(partial(_make, catalog, form))).value
@@ -74,7 +75,7 @@ class _Own:
         """See `replica.apart.Attested`."""
 
 
-def _make(catalog: Catalog, form: Format, connection: sqlite3.Connection, state: State, folder: Path) -> Export:
+def _make(catalog: Catalog, form: Format, connection: apsw.Connection, state: State, folder: Path) -> Export:
     manifest = Manifest.of(connection, state, catalog)
     file = form.write(connection, manifest, folder).open("rb")
     return Export(file, os.fstat(file.fileno()).st_size, state.cursor, manifest.total)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import apsw
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 
@@ -32,10 +32,10 @@ class Manifest:
     rows: dict[str, int]
 
     @classmethod
-    def of(cls, connection: sqlite3.Connection, state: State, catalog: Catalog) -> Manifest:
+    def of(cls, connection: apsw.Connection, state: State, catalog: Catalog) -> Manifest:
         """Count what is there, within the connection's transaction (see `replica.apart.Work`)."""
         rows = {
-            table.name: connection.execute(f"SELECT count(*) FROM {SOURCE}.{quoted(table.name)}").fetchone()[0]
+            table.name: connection.execute(f"SELECT count(*) FROM {SOURCE}.{quoted(table.name)}").get
             for table in catalog
         }
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

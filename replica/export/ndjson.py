@@ -13,22 +13,23 @@ but for line breaks between its tokens. A null is a NULL, but in the columns tha
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 from primary.declaration import SyncedTable
 from replica.apart import SOURCE
 from replica.export.manifest import Manifest, to_json
-from replica.export.values import exact_json, writes_texts
+from replica.export.values import exact_json, knows_zeros
 from replica.rendering import json_members, quoted
 
 _BUFFER_BYTES = 1 << 18
 
 
-def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Path:
+def write(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path:
     """Write the rows of a replica; see `replica.export.formats.Write`."""
     path = folder / "export.ndjson"
-    writes_texts(connection)
+    knows_zeros(connection)
     written: dict[str, int] = {}
     with path.open("xb", buffering=_BUFFER_BYTES) as out:
         out.write(to_json({"export": manifest.as_dict()}) + b"\n")
@@ -48,7 +49,7 @@ def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> P
 def _lines_sql(table: SyncedTable) -> str:
     row, beside = json_members(table, value=exact_json), _json_null(table)
     line = f"""'{{"table":"{table.name}","row":{{' || {row} || '}}' || {beside} || '}}'"""
-    return f"SELECT {line} FROM {SOURCE}.{quoted(table.name)}"
+    return f"SELECT CAST({line} AS BLOB) FROM {SOURCE}.{quoted(table.name)}"
 
 
 def _json_null(table: SyncedTable) -> str:

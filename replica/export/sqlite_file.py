@@ -8,8 +8,9 @@ with FTS5 for the search. Rows are copied into a file that never had others, so 
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 from primary.declaration import SyncedTable
 from replica.apart import SOURCE, own_database
@@ -30,7 +31,7 @@ _OWN_TABLES = [
 ]
 
 
-def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Path:
+def write(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path:
     """Write the rows of a replica; see `replica.export.formats.Write`."""
     later: list[str] = []
     for table in manifest.catalog:
@@ -52,7 +53,7 @@ def _copy_sql(table: SyncedTable) -> str:
     return f"INSERT INTO main.{quoted(table.name)} SELECT * FROM {SOURCE}.{quoted(table.name)}"
 
 
-def _tell(connection: sqlite3.Connection, manifest: Manifest) -> None:
+def _tell(connection: apsw.Connection, manifest: Manifest) -> None:
     for statement in _OWN_TABLES:
         connection.execute(statement)
     connection.execute(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import sqlite3
+from typing import Any
+
+import apsw
 
 from primary.declaration import SyncedColumn
 from replica.rendering import json_value
 
 
-def writes_texts(connection: sqlite3.Connection) -> None:
-    """Have a connection give texts as the bytes that are written, and know what `exact_json` needs."""
-    connection.text_factory = bytes
-    connection.create_function("_zero", 1, _zero, deterministic=True)
+def knows_zeros(connection: apsw.Connection) -> None:
+    """Have a connection know what `exact_json` needs."""
+    connection.create_scalar_function("_zero", _zero, 1, deterministic=True)
 
 
 def exact_json(column: SyncedColumn, name: str) -> str:
@@ -23,5 +24,5 @@ def exact_json(column: SyncedColumn, name: str) -> str:
     return f"CASE {name} WHEN 0 THEN _zero({name}) ELSE {json_value(column, name)} END"
 
 
-def _zero(value: float) -> str:
-    return "-0.0" if math.copysign(1, value) < 0 else "0.0"
+def _zero(*values: Any) -> str:
+    return "-0.0" if math.copysign(1, *values) < 0 else "0.0"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
+
+import apsw
 
 from primary.gallery.tables import catalog
 from replica.gallery.page_cursor import PageCursor
@@ -44,13 +45,13 @@ class AlbumPage:
     next: PageCursor | None
 
 
-def albums(connection: sqlite3.Connection, limit: int, after: PageCursor | None = None) -> AlbumPage:
+def albums(connection: apsw.Connection, limit: int, after: PageCursor | None = None) -> AlbumPage:
     """Give the newest albums, or those that come after a cursor, at most ``limit``."""
     if after is None:
-        rows = connection.execute(_FIRST, {"limit": limit + 1}).fetchall()
+        rows = list(connection.execute(_FIRST, {"limit": limit + 1}))
     else:
         values = {"limit": limit + 1, "created_at": after.created_at, "id": after.id}
-        rows = connection.execute(_NEXT, values).fetchall()
+        rows = list(connection.execute(_NEXT, values))
     more = len(rows) > limit
     return AlbumPage(
         b",".join([row[0] for row in rows[:limit]]),
@@ -58,12 +59,12 @@ def albums(connection: sqlite3.Connection, limit: int, after: PageCursor | None 
     )
 
 
-def album(connection: sqlite3.Connection, album_id: str) -> bytes | None:
+def album(connection: apsw.Connection, album_id: str) -> bytes | None:
     """Give the members of an album's JSON object, without its braces; None if there is no such album."""
     row = connection.execute(_ONE, (album_id,)).fetchone()
     return row[0] if row is not None else None
 
 
-def is_there(connection: sqlite3.Connection, album_id: str) -> bool:
+def is_there(connection: apsw.Connection, album_id: str) -> bool:
     """Tell whether there is such an album."""
     return connection.execute(_EXISTS, (album_id,)).fetchone() is not None

@@ -8,9 +8,10 @@ were not. Each page follows from values in the one before, so that it stays righ
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from typing import Any
+
+import apsw
 
 from replica.gallery.finding import Finder
 from replica.gallery.images import Page, newest
@@ -27,7 +28,7 @@ _POSITION = "SELECT position FROM album_image WHERE album_id = :album AND image_
 
 
 def browse(
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
     listing: Listing,
     limit: int,
     after: PageCursor | None = None,
@@ -51,9 +52,7 @@ def browse(
 class _Reader:
     """Reads the stretches of one list, with a finder where something is searched for."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, asked: Asked, placed: bool, finder: Finder | None = None
-    ) -> None:
+    def __init__(self, connection: apsw.Connection, asked: Asked, placed: bool, finder: Finder | None = None) -> None:
         self._connection = connection
         self._asked = asked
         self._placed = placed
@@ -82,7 +81,7 @@ class _Reader:
         created_at, id_, place = end_of(text.rpartition(_BOUND)[2], told)
         if told != value:
             asked = {"album": self._asked.values["album"], "id": id_}
-            place = self._connection.execute(_POSITION, asked).fetchone()[0]
+            place = self._connection.execute(_POSITION, asked).get
         return PageCursor(created_at, id_, self._asked.name, number, place)
 
     def _read(self, stretch: Stretch, limit: int, after: PageCursor | None) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import apsw
 
 from primary.gallery.tables import catalog
 from replica.gallery.images import one
@@ -51,7 +52,7 @@ SELECT CAST(ifnull(group_concat(told), '') AS BLOB) FROM (
   WHERE held.image_id = :image ORDER BY album.title, album.id LIMIT :limit)"""
 
 
-def detail(connection: sqlite3.Connection, image_id: str, include: Sequence[str]) -> bytes | None:
+def detail(connection: apsw.Connection, image_id: str, include: Sequence[str]) -> bytes | None:
     """Give an image as everywhere, and what is to be included of `PARTS`: JSON members, without the braces.
 
     None if there is no such image.
@@ -68,20 +69,20 @@ def detail(connection: sqlite3.Connection, image_id: str, include: Sequence[str]
 _NEVER_EDITED = b',"history":{"entries":[],"next_cursor":null}'
 
 
-def _history(connection: sqlite3.Connection, image_id: str) -> bytes:
+def _history(connection: apsw.Connection, image_id: str) -> bytes:
     return b"{%b}" % told(entries(connection, HISTORY, image_id, SHOWN_MAX))
 
 
-def _events(connection: sqlite3.Connection, image_id: str) -> bytes:
+def _events(connection: apsw.Connection, image_id: str) -> bytes:
     return b"{%b}" % told(entries(connection, EVENTS, image_id, SHOWN_MAX))
 
 
-def _albums(connection: sqlite3.Connection, image_id: str) -> bytes:
-    (albums,) = connection.execute(_ALBUMS, {"image": image_id, "limit": ALBUMS_MAX}).fetchone()
+def _albums(connection: apsw.Connection, image_id: str) -> bytes:
+    albums = connection.execute(_ALBUMS, {"image": image_id, "limit": ALBUMS_MAX}).get
     return b"[%b]" % albums
 
 
-PARTS: dict[str, Callable[[sqlite3.Connection, str], bytes]] = {
+PARTS: dict[str, Callable[[apsw.Connection, str], bytes]] = {
     "history": _history,
     "events": _events,
     "albums": _albums,
@@ -90,13 +91,13 @@ PARTS: dict[str, Callable[[sqlite3.Connection, str], bytes]] = {
 
 
 def entries(
-    connection: sqlite3.Connection, of: str, image_id: str, limit: int, after: PageCursor | None = None
+    connection: apsw.Connection, of: str, image_id: str, limit: int, after: PageCursor | None = None
 ) -> Entries:
     """Give the latest edits or events of an image, or those that come after a cursor, at most ``limit``."""
     asked: dict[str, Any] = {"image": image_id, "limit": limit + 1}
     if after is not None:
         asked |= {"at": after.created_at, "id": after.id}
-    rows = connection.execute((_FIRST if after is None else _NEXT)[of], asked).fetchall()
+    rows = list(connection.execute((_FIRST if after is None else _NEXT)[of], asked))
     more = len(rows) > limit
     return Entries(
         b",".join([row[0] for row in rows[:limit]]),
@@ -104,7 +105,7 @@ def entries(
     )
 
 
-def page(connection: sqlite3.Connection, of: str, image_id: str, limit: int, after: PageCursor | None) -> bytes | None:
+def page(connection: apsw.Connection, of: str, image_id: str, limit: int, after: PageCursor | None) -> bytes | None:
     """Give the same as the members of a JSON object; None if there is no such image."""
     if one(connection, image_id) is None:
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from typing import Any
+
+import apsw
 
 from replica.gallery.conditions import INDEXED
 from replica.gallery.finding import Finder
@@ -17,7 +18,7 @@ VALUES_MAX = 50
 """So many values of each kind are told, those of the most images; who has more looks for them by name."""
 
 
-def facets(connection: sqlite3.Connection, filters: Filters) -> bytes:
+def facets(connection: apsw.Connection, filters: Filters) -> bytes:
     """Give the counts as the members of a JSON object, without its braces.
 
     It looks at every image that the filters leave, in an index where one has the answer. Raises `ReplicaUnavailable`
@@ -33,7 +34,7 @@ def facets(connection: sqlite3.Connection, filters: Filters) -> bytes:
     by = next((name for name in (*INDEXED, "rows") if name in conditions), "")
 
     def told(sql: str) -> Any:
-        return connection.execute(sql, values).fetchone()[0]
+        return connection.execute(sql, values).get
 
     def count(tables: tuple[str, ...], more: str = "") -> int:
         found: int = told(all_sql(conditions, by, "count(*)", tables, more))
@@ -53,7 +54,7 @@ def facets(connection: sqlite3.Connection, filters: Filters) -> bytes:
     )
 
 
-def _found_by(connection: sqlite3.Connection, stretch: Stretch, values: dict[str, Any]) -> str:
+def _found_by(connection: apsw.Connection, stretch: Stretch, values: dict[str, Any]) -> str:
     """Name the condition by which images are found; where they are few their rows are added to ``values``."""
     with closing(Finder(connection, values["titles"])) as finder:
         if (rows := finder.few(stretch)) is None:

@@ -7,10 +7,11 @@ looked up, and if these are few, they are gathered and sorted.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Any
+
+import apsw
 
 from replica.errors import ReplicaUnavailable
 from replica.gallery.conditions import IN_TITLED, TITLED_ROWS_SQL
@@ -60,12 +61,12 @@ class Found:
 class _Walked:
     """A walk as far as it was read; it is read once, however often it is sifted."""
 
-    cursor: sqlite3.Cursor
+    cursor: apsw.Cursor
     images: list[tuple[Any, ...]] = field(default_factory=list)
 
     def lot(self, begin: int, size: int) -> list[tuple[Any, ...]]:
         if (more := begin + size - len(self.images)) > 0:
-            self.images += self.cursor.fetchmany(more)
+            self.images += islice(self.cursor, more)
         return self.images[begin : begin + size]
 
 
@@ -75,14 +76,14 @@ class Finder:
     Raises `ReplicaUnavailable` while the full-text index of a large replica is being made.
     """
 
-    def __init__(self, connection: sqlite3.Connection, titles: str) -> None:
-        if connection.execute(_SEARCHABLE).fetchone()[0] < 2:
+    def __init__(self, connection: apsw.Connection, titles: str) -> None:
+        if connection.execute(_SEARCHABLE).get < 2:
             raise ReplicaUnavailable("the replica's full-text index is being made")
         self._connection = connection
         self._titles = {"titles": titles}
         self._matches = Matches(connection)
         self._walked: dict[str, _Walked] = {}
-        self._titled = bool(connection.execute(_TITLES, self._titles).fetchone()[0])
+        self._titled = bool(connection.execute(_TITLES, self._titles).get)
 
     def close(self) -> None:
         """End the walks."""
@@ -147,7 +148,7 @@ class Finder:
                 return None
             rows.update(matching)
         if self.asks_titles(stretch):
-            titled = self._connection.execute(TITLED_ROWS_SQL, self._titles | {"limit": SET_MAX + 1}).fetchall()
+            titled = list(self._connection.execute(TITLED_ROWS_SQL, self._titles | {"limit": SET_MAX + 1}))
             if len(titled) > SET_MAX:
                 return None
             rows.update([row for (row,) in titled])

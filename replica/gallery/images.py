@@ -9,9 +9,10 @@ in Python, not twenty rows of twenty-five.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
+
+import apsw
 
 from replica.gallery.members import JOIN_TOLD, MEMBERS, braced, joined
 from replica.gallery.page_cursor import InvalidPageCursor, PageCursor
@@ -49,7 +50,7 @@ _EDITED = "EXISTS (SELECT 1 FROM image_edit WHERE image_edit.image_id = image.id
 _ONE = f"SELECT CAST({MEMBERS} AS BLOB), {_EDITED} FROM {_FROM} WHERE image.id = ?"
 
 
-def newest(connection: sqlite3.Connection, limit: int, after: PageCursor | None = None) -> Page:
+def newest(connection: apsw.Connection, limit: int, after: PageCursor | None = None) -> Page:
     """Give the newest images, or those that come after a cursor, at most ``limit``."""
     if after is None:
         page, end = _FIRST_PAGE, _FIRST_END
@@ -57,12 +58,12 @@ def newest(connection: sqlite3.Connection, limit: int, after: PageCursor | None 
     else:
         page, end = _NEXT_PAGE, _NEXT_END
         asked = {"limit": limit, "created_at": after.created_at, "id": after.id}
-    (images,) = connection.execute(page, asked).fetchone()
-    last = connection.execute(end, asked).fetchall()
+    images = connection.execute(page, asked).get
+    last = list(connection.execute(end, asked))
     return Page(braced(images) if images is not None else b"", PageCursor(*last[0]) if len(last) == 2 else None)
 
 
-def one(connection: sqlite3.Connection, image_id: str) -> tuple[bytes, bool] | None:
+def one(connection: apsw.Connection, image_id: str) -> tuple[bytes, bool] | None:
     """Give the members of an image's JSON object, without its braces, and whether it was ever edited.
 
     None if there is no such image.

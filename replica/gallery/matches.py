@@ -6,11 +6,12 @@ So rows that lie close together are asked for in one go, and where the next matc
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+
+import apsw
 
 from replica.gallery.search import has_prefix
 
@@ -47,7 +48,7 @@ class _Asked:
 class Matches:
     """What the expressions of one search find, as long as one read lasts."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._all: dict[str, frozenset[int] | None] = {}
         self._asked: dict[str, _Asked] = defaultdict(_Asked)
@@ -55,7 +56,7 @@ class Matches:
     def all(self, expression: str) -> frozenset[int] | None:
         """Give all rows that it finds; None where these are too many."""
         if expression not in self._all:
-            rows = self._connection.execute(_ALL, (expression, SET_MAX + 1)).fetchall()
+            rows = list(self._connection.execute(_ALL, (expression, SET_MAX + 1)))
             self._all[expression] = frozenset([row for (row,) in rows]) if len(rows) <= SET_MAX else None
         return self._all[expression]
 

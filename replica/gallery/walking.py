@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+import apsw
 
 from replica.gallery.conditions import INDEXED
 from replica.gallery.keys import RATINGS_MAX, Walk, counting_sql, sample_sql, streams_for
@@ -27,7 +28,7 @@ class Form(NamedTuple):
     after: bool
 
 
-def walk_of(connection: sqlite3.Connection, form: Form, values: dict[str, Any]) -> Walk:
+def walk_of(connection: apsw.Connection, form: Form, values: dict[str, Any]) -> Walk:
     """Choose the walk, and add to ``values`` what that takes."""
     if not _is_in_order(form) and (narrow := _narrow(connection, form, values)):
         return _walk(form, narrow)
@@ -66,19 +67,19 @@ def _walk(form: Form, narrow: str = "", *, streams: int = 0) -> Walk:
     )
 
 
-def _narrow(connection: sqlite3.Connection, form: Form, values: dict[str, Any]) -> str:
+def _narrow(connection: apsw.Connection, form: Form, values: dict[str, Any]) -> str:
     """Name a condition that leaves so few images that they can as well be gathered and sorted; empty if none."""
     asked = values | {"limit": GATHER_MAX + 1}
     for name in INDEXED:
-        if name in form.conditions and connection.execute(counting_sql(name), asked).fetchone()[0] <= GATHER_MAX:
+        if name in form.conditions and connection.execute(counting_sql(name), asked).get <= GATHER_MAX:
             return name
     return ""
 
 
-def _is_dense(connection: sqlite3.Connection, form: Form, values: dict[str, Any]) -> bool:
+def _is_dense(connection: apsw.Connection, form: Form, values: dict[str, Any]) -> bool:
     """Tell whether those rated so high lie close among all that are rated, so that their lists need no merging."""
     sql = sample_sql(form.after, form.descending)
-    return bool(connection.execute(sql, values | {"sample": SAMPLE}).fetchone()[0])
+    return bool(connection.execute(sql, values | {"sample": SAMPLE}).get)
 
 
 @lru_cache(maxsize=RATINGS_MAX)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import aclosing, closing
@@ -14,8 +13,9 @@ import psycopg
 from primary.declaration import Catalog
 from primary.feed import Row
 from primary.postgres_feed import PostgresFeed
-from replica.filling import insert_sql
-from replica.library import forgo_statistics
+from replica.apply import insert_sql
+from replica.library import configure, connect
+from replica.location import Location
 from replica.schema import Schema
 from replica.writer import WRITE_PRAGMAS
 from tests.benchmarks.data import insert_image
@@ -40,8 +40,8 @@ def insert_all(path: Path, catalog: Catalog, table: str, rows: Sequence[Row], *,
     Where it is not ``indexed`` before, it is once the rows are there, which is the quickest way to have them all.
     """
     schema = Schema(catalog)
-    forgo_statistics()  # as a store does, whether or not one was opened in this process
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    configure()  # as a store does, whether or not one was opened in this process
+    with closing(connect(Location(path).uri("rwc"))) as connection:
         for pragma in ("page_size=8192", "journal_mode=WAL", *WRITE_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
         for statement in schema.tables:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 from typing import Any
 
+import apsw
 import psycopg
 
 from primary.gallery.tables import catalog
@@ -75,7 +75,7 @@ _SOUGHT = {
     "the words of an album's title": "everything sea",
 }
 
-Timed = Callable[[sqlite3.Connection], Any]
+Timed = Callable[[apsw.Connection], Any]
 
 
 async def measure(bench: Bench) -> list[Figure]:
@@ -157,7 +157,7 @@ def _figures(times: dict[str, list[float]]) -> list[Figure]:
     return figures + [fact(name, _us(times[name])) for name in ("facets", "facets of favourites")]
 
 
-def _time_all(works: dict[str, Timed], rounds: int, connection: sqlite3.Connection) -> dict[str, list[float]]:
+def _time_all(works: dict[str, Timed], rounds: int, connection: apsw.Connection) -> dict[str, list[float]]:
     """Give the seconds of processor time of each in each round: the median of some, as many as come to 20 ms."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
@@ -170,7 +170,7 @@ def _time_all(works: dict[str, Timed], rounds: int, connection: sqlite3.Connecti
     return times
 
 
-def _time(work: Timed, connection: sqlite3.Connection) -> float:
+def _time(work: Timed, connection: apsw.Connection) -> float:
     began = time.thread_time()
     work(connection)
     return time.thread_time() - began

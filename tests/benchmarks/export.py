@@ -6,20 +6,21 @@ import asyncio
 import csv
 import io
 import json
-import sqlite3
 import time
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import psutil
 import psycopg
 
 from primary.gallery.tables import catalog
 from primary.postgres_feed import PostgresFeed
 from replica.export import FORMATS, export
-from replica.location import DataDirectory
+from replica.library import connect
+from replica.location import DataDirectory, Location
 from replica.schema import fts_name
 from replica.store import Store
 from tests.benchmarks.bench import Bench, primary_of
@@ -119,24 +120,24 @@ async def _beside(store: Store) -> tuple[float, float, float]:
     return late[int(len(late) * 0.99)], late[-1], (most - before) / 2**20
 
 
-def _timed(write: Callable[[sqlite3.Connection, Path], None], source: str, path: Path) -> float:
+def _timed(write: Callable[[apsw.Connection, Path], None], source: str, path: Path) -> float:
     path.unlink(missing_ok=True)
     began = time.perf_counter()
-    with closing(sqlite3.connect(source, uri=True, isolation_level=None)) as connection:
+    with closing(connect(source)) as connection:
         write(connection, path)
     return time.perf_counter() - began
 
 
-def _vacuum(connection: sqlite3.Connection, path: Path) -> None:
+def _vacuum(connection: apsw.Connection, path: Path) -> None:
     """Copy as SQLite does, with the indexes that a replica has, rendered ones too; search must be made anew there."""
     connection.execute("VACUUM INTO ?", [str(path)])
-    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+    with closing(connect(Location(path).uri("rw"))) as copy:
         for table in catalog:
             if table.full_text:
                 copy.execute(f"INSERT INTO {fts_name(table)} ({fts_name(table)}) VALUES ('rebuild')")
 
 
-def _json_dumps(connection: sqlite3.Connection, path: Path) -> None:
+def _json_dumps(connection: apsw.Connection, path: Path) -> None:
     with path.open("w") as out:
         for table in catalog:
             names = [column.name for column in table.columns]
@@ -145,7 +146,7 @@ def _json_dumps(connection: sqlite3.Connection, path: Path) -> None:
                 out.write("\n")
 
 
-def _csv_writer(connection: sqlite3.Connection, path: Path) -> None:
+def _csv_writer(connection: apsw.Connection, path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for table in catalog:
             with io.TextIOWrapper(archive.open(f"{table.name}.csv", "w", force_zip64=True), newline="") as out:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sqlite3
+import sqlite3  # noqa: TID251 - what anybody has, to compare with
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import apsw
 import sqlalchemy as sa
 
 from primary.declaration import Catalog, ReadIndex, synced
@@ -18,8 +20,10 @@ from primary.feed import Row
 from primary.gallery.tables import catalog as gallery
 from primary.migrate import migrate
 from primary.postgres_feed import PostgresFeed
+from replica.apply import insert_sql
 from replica.build import _PRAGMAS
-from replica.filling import insert_sql
+from replica.library import connect
+from replica.location import Location
 from replica.rendering import json_members
 from replica.schema import Schema
 from replica.store import Store
@@ -78,6 +82,7 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
     folder.mkdir()
     built_s: list[float] = []
     whole_s: list[float] = []
+    pythons_s: list[float] = []
     bare_s: list[float] = []
     indexed_s: list[float] = []
     page_s: list[float] = []
@@ -88,7 +93,8 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
         gc.freeze()  # else the collector goes through the rows held here, again and again, in both
         try:
             for number in range(bench.rounds + 1):
-                bare, indexed = _bare(folder / "bare.db", Schema(catalog), rows)
+                pythons, _ = _bare(folder / "bare.db", Schema(catalog), rows, _pythons)
+                bare, indexed = _bare(folder / "bare.db", Schema(catalog), rows, _ours)
                 store = Store(folder / f"data-{number}", catalog, feed)
                 await store.open()
                 began = time.perf_counter()
@@ -102,6 +108,7 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
                 whole = time.perf_counter() - began
                 await store.close()
                 if number:  # the first is to warm up
+                    pythons_s.append(pythons)
                     bare_s.append(bare)
                     indexed_s.append(indexed)
                     page_s.append(page)
@@ -111,22 +118,23 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
             gc.unfreeze()
     name = f"{len(table.columns)} columns"
     rates = [ROWS / built for built in built_s]
-    bare_rates = [ROWS / bare for bare in bare_s]
+    python_rates, bare_rates = ([ROWS / bare for bare in each] for each in (pythons_s, bare_s))
     return [
         at_least(f"{name}: until it can be read", median(rates), RATE_MIN, " rows/s", spread(rates)),
         at_least(
             f"{name}: of bare executemany",
-            ratio(rates, bare_rates),
+            ratio(rates, python_rates),
             0.6,
-            detail=f"bare {spread(bare_rates)} rows/s; "
-            f"{shown(ratio(indexed_s, built_s))} × of it with the indexes that the build makes",
+            detail=f"of Python's sqlite3, {spread(python_rates)} rows/s, without an index; of apsw's, "
+            f"{spread(bare_rates)} rows/s, {shown(ratio(rates, bare_rates))} ×, and {shown(ratio(indexed_s, built_s))} "
+            f"× with the indexes that the build makes",
         ),
         fact(f"{name}: a first page of 20 right after", f"{shown(median(page_s) * 1e3)} ms"),
         fact(f"{name}: until every index is made", f"{shown(ROWS / median(whole_s))} rows/s"),
     ]
 
 
-def _first_page(catalog: Catalog) -> Callable[[sqlite3.Connection], object]:
+def _first_page(catalog: Catalog) -> Callable[[apsw.Connection], object]:
     """Give the read of the newest 20 images."""
     sql = f"SELECT {json_members(catalog['image'])} FROM image ORDER BY created_at DESC, id DESC LIMIT 20"
     return lambda connection: connection.execute(sql).fetchall()
@@ -138,11 +146,19 @@ async def finished(store: Store, user: str) -> None:
         await asyncio.sleep(0.01)
 
 
-def _bare(path: Path, schema: Schema, rows: Sequence[Row]) -> tuple[float, float]:
+def _pythons(path: Path) -> Any:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def _ours(path: Path) -> Any:
+    return connect(Location(path).uri("rwc"))
+
+
+def _bare(path: Path, schema: Schema, rows: Sequence[Row], opened: Callable[[Path], Any]) -> tuple[float, float]:
     """Insert the rows into the same table with the same pragmas; give the seconds, without any index and with them."""
     table = schema.catalog["image"]
     (create,) = (sql for sql in schema.tables if sql.startswith('CREATE TABLE "image" '))
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(opened(path)) as connection:
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         began = time.perf_counter()

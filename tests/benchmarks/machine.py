@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
+import sqlite3  # noqa: TID251 - its version
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from primary.embedded.binaries import binary
+from replica.library import VERSION
 
 _LIBRARIES = ("litestar", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "msgspec")
 
@@ -30,7 +31,7 @@ def facts(generator: str, busy_before: str) -> list[tuple[str, str]]:
             "system",
             f"{platform.system()} {platform.release()}, load {busy_before} before the run and {busy()} after it",
         ),
-        ("python", f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}"),
+        ("python", f"{platform.python_version()}, SQLite {VERSION} (Python's own {sqlite3.sqlite_version})"),
         ("postgres", _postgres()),
         ("libraries", ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)),
         ("load from", generator),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from replica import build
@@ -56,7 +56,7 @@ class Slow:
         self.go_on = threading.Event()
         self.given: list[Counted] = []
 
-    def __call__(self, connection: sqlite3.Connection, state: State, folder: Path) -> Counted:
+    def __call__(self, connection: apsw.Connection, state: State, folder: Path) -> Counted:
         self.runs += 1
         before = _images(connection)
         (folder / "some file").write_text("of mine")
@@ -70,13 +70,13 @@ class Slow:
         await asyncio.to_thread(self.begun.wait, 20)
 
 
-def _images(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute(f"SELECT count(*) FROM {SOURCE}.image").fetchone()[0]
+def _images(connection: apsw.Connection) -> int:
+    count: int = connection.execute(f"SELECT count(*) FROM {SOURCE}.image").get
     return count
 
 
-def endless(connection: sqlite3.Connection, state: State, folder: Path) -> Counted:
-    return Counted(connection.execute(SLOW).fetchone()[0])
+def endless(connection: apsw.Connection, state: State, folder: Path) -> Counted:
+    return Counted(connection.execute(SLOW).get)
 
 
 @contextlib.contextmanager
@@ -221,7 +221,7 @@ async def test_it_may_take_only_so_long(bay: Bay) -> None:
     await bay.assert_same("ann")
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), sqlite3.ProgrammingError("wrong")])
+@pytest.mark.parametrize("error", [ValueError("mine"), apsw.Error("wrong")])
 async def test_whatever_it_raises_is_raised_and_reading_goes_on(bay: Bay, error: BaseException) -> None:
     def raising(*_: Any) -> Counted:
         raise error
@@ -232,12 +232,12 @@ async def test_whatever_it_raises_is_raised_and_reading_goes_on(bay: Bay, error:
 
 
 async def test_what_it_writes_to_the_replica_is_refused(bay: Bay) -> None:
-    def writing(connection: sqlite3.Connection, state: State, folder: Path) -> Counted:
+    def writing(connection: apsw.Connection, state: State, folder: Path) -> Counted:
         connection.execute("CREATE TABLE of_my_own (a)")  # goes into a file that is removed
         connection.execute(f"DELETE FROM {SOURCE}.image")
         return Counted(0)
 
-    with nothing_left(bay), pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with nothing_left(bay), pytest.raises(apsw.ReadOnlyError):
         await bay.store.read_apart("ann", writing)
     await bay.assert_same("ann")
     assert bay.store.counts().doubts == 0

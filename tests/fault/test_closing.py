@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from pathlib import Path
 
+import apsw
 import pytest
 
 from primary.declaration import Catalog
@@ -20,8 +20,8 @@ from tests.support.proxy import PostgresProxy
 from tests.support.replicas import change, grow
 
 
-def _images(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+def _images(connection: apsw.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").get
     return count
 
 
@@ -131,8 +131,8 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
     assert replica is not None
     long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT "
 
-    def prepare(connection: sqlite3.Connection) -> None:
-        connection.create_function("begun", 0, lambda: str(loop.call_soon_threadsafe(begun.set)))
+    def prepare(connection: apsw.Connection) -> None:
+        connection.create_scalar_function("begun", lambda *_: str(loop.call_soon_threadsafe(begun.set)), 0)
 
     writer = await replica._begin_writing()
     await writer.run(prepare)

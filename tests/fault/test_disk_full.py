@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import os
 import resource
-import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from primary.declaration import Catalog
@@ -323,6 +323,6 @@ async def test_a_process_out_of_file_descriptors_condemns_no_replica(bay: Bay) -
     assert bay.store.counts().doubts == 0
 
 
-def _images(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+def _images(connection: apsw.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").get
     return count

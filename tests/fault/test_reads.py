@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable
 
+import apsw
 import pytest
 
 from primary.errors import PrimaryUnavailable
@@ -24,8 +24,8 @@ def limits() -> StoreLimits:
     return StoreLimits(read_timeout_ms=300)
 
 
-def _images(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+def _images(connection: apsw.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").get
     return count
 
 
@@ -39,12 +39,12 @@ async def test_a_short_read_is_done_at_once_and_a_long_one_in_the_lane(bay: Bay)
     await bay.store.sync("ann")
     threads: list[bool] = []
 
-    def work(connection: sqlite3.Connection, sql: str = "SELECT count(*) FROM image") -> int:
+    def work(connection: apsw.Connection, sql: str = "SELECT count(*) FROM image") -> int:
         threads.append(threading.current_thread() is threading.main_thread())
-        count: int = connection.execute(sql).fetchone()[0]
+        count: int = connection.execute(sql).get
         return count
 
-    def long(connection: sqlite3.Connection) -> int:
+    def long(connection: apsw.Connection) -> int:
         return work(connection, LONG)
 
     assert (await bay.store.read("ann", work)).value == 3
@@ -195,13 +195,13 @@ async def test_a_read_cannot_write(bay: Bay, sql: str, long: bool) -> None:
     await _warm(bay, "ann")
     for before in ("", "PRAGMA query_only = OFF"):
 
-        def work(connection: sqlite3.Connection, before: str = before) -> object:
+        def work(connection: apsw.Connection, before: str = before) -> object:
             connection.execute(before)
             return connection.execute(sql).fetchall()
 
         try:
             result = (await bay.store.read("ann", work, long=long)).value
-        except sqlite3.OperationalError:
+        except apsw.Error:
             continue
         assert result in ([], [("wal",)]), "answered, and did nothing"
     await bay.assert_same("ann")
@@ -214,8 +214,8 @@ async def test_whatever_a_read_raises_is_raised_and_reading_goes_on(bay: Bay, lo
     await bay.store.sync("ann")
     await _warm(bay, "ann")
 
-    def raising(error: BaseException) -> Callable[[sqlite3.Connection], None]:
-        def work(connection: sqlite3.Connection) -> None:
+    def raising(error: BaseException) -> Callable[[apsw.Connection], None]:
+        def work(connection: apsw.Connection) -> None:
             connection.execute("SELECT * FROM image").fetchone()
             raise error
 
@@ -229,7 +229,7 @@ async def test_whatever_a_read_raises_is_raised_and_reading_goes_on(bay: Bay, lo
         (StopIteration(), RuntimeError),  # what next() on an empty result raises
         (asyncio.CancelledError(), asyncio.CancelledError),
         (Odd(), Odd),
-        (sqlite3.OperationalError("no such table: other"), sqlite3.OperationalError),
+        (apsw.SQLError("no such table: other"), apsw.SQLError),
     ]:
         async with asyncio.timeout(5):
             beside = asyncio.create_task(bay.store.read("ann", _images))
@@ -237,7 +237,7 @@ async def test_whatever_a_read_raises_is_raised_and_reading_goes_on(bay: Bay, lo
                 await bay.store.read("ann", raising(error), long=long)
             assert (await beside).value == 3
             assert (await bay.store.read("ann", _images)).value == 3
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with pytest.raises(apsw.SQLError, match="no such table"):
         await bay.store.read("ann", lambda connection: connection.execute("SELECT * FROM other"), long=long)
     await bay.store.read("ann", lambda connection: connection.execute("COMMIT").fetchall(), long=long)
     assert (await bay.store.read("ann", _images)).value == 3
@@ -250,7 +250,7 @@ async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> 
     loop, begun = asyncio.get_running_loop(), asyncio.Event()
     runs = 0
 
-    def slow(connection: sqlite3.Connection) -> None:
+    def slow(connection: apsw.Connection) -> None:
         nonlocal runs
         runs += 1
         loop.call_soon_threadsafe(begun.set)
@@ -272,7 +272,7 @@ async def test_one_user_who_reads_long_and_much_lets_others_in_between(bay: Bay)
         await bay.store.sync(user)
     await _warm(bay, "ann")
 
-    def slow(connection: sqlite3.Connection) -> None:
+    def slow(connection: apsw.Connection) -> None:
         connection.execute(SLOW).fetchone()
 
     crowd = [asyncio.create_task(bay.store.read("ann", slow, long=True)) for _ in range(10)]  # 3 s, one by one

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 
+import apsw
 import pytest
 
 from primary.declaration import Catalog
@@ -26,8 +26,8 @@ def limits() -> StoreLimits:
     return LIMITS
 
 
-def _images(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+def _images(connection: apsw.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").get
     return count
 
 
@@ -191,7 +191,7 @@ async def test_more_readers_than_open_files_are_all_served(
     openings = 0
     connect = Replica.connect
 
-    def counted(replica: Replica) -> sqlite3.Connection:
+    def counted(replica: Replica) -> apsw.Connection:
         nonlocal openings
         openings += 1
         return connect(replica)

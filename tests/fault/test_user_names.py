@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
+import apsw
 import pytest
 
 from replica.errors import InvalidUser
@@ -12,8 +12,8 @@ from tests.support.bay import Bay
 from tests.support.replicas import change, grow, held, truth
 
 
-def _images(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").fetchone()[0]
+def _images(connection: apsw.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM image").get
     return count
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -16,6 +15,7 @@ import httpx
 import psycopg
 import pytest
 
+from replica.library import connect
 from replica.location import DataDirectory
 from tests.support.server import SECRET, ServerProcess
 
@@ -206,8 +206,8 @@ async def test_from_an_import_through_edits_by_hand_to_a_clean_verify(
 
     # A row that someone changes in a replica, behind the server's back, is found and named.
     location = DataDirectory(data_dir).of("user 20")
-    with closing(sqlite3.connect(location.database, isolation_level=None)) as replica:
-        [(id_,)] = replica.execute("SELECT id FROM image WHERE seed = 7919 * 5").fetchall()
+    with closing(connect(location.uri("rw"))) as replica:
+        id_ = replica.execute("SELECT id FROM image WHERE seed = 7919 * 5").get
         replica.execute("UPDATE image SET prompt = 'a lie' WHERE id = ?", [id_])
     code, told = await tidepool.run("verify")
     assert code == 1, told

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from click.testing import Result
 
 from primary.embedded import EmbeddedPostgres
 from replica.datadir import Ownership
+from replica.library import connect
 from replica.location import DataDirectory
 from tests.support.cli import run_command
 from tests.support.databases import FAST
@@ -293,8 +293,7 @@ def test_verify_is_clean_after_a_rebuild_and_tells_a_row_that_differs(
         assert tidepool("rebuild", user).exit_code == 0
     told = tidepool("verify")
     assert told.exit_code == 0, told.output
-    file = DataDirectory(data_dir).of("bob").database
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+    with closing(connect(DataDirectory(data_dir).of("bob").uri("rw"))) as connection:
         connection.execute("UPDATE image SET prompt = 'another' WHERE prompt = 'pool 7'")
     told = tidepool("verify")
     assert told.exit_code == 1

@@ -6,7 +6,7 @@ import asyncio
 import io
 import shutil
 import socket
-import sqlite3
+import sqlite3  # noqa: TID251 - whoever has the file opens it with theirs
 import subprocess
 import time
 import zipfile
@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx
 import pytest
 
@@ -65,7 +66,7 @@ async def until_nothing_is_left(server: RunningServer, within_s: float = 5) -> N
             await asyncio.sleep(0.01)
 
 
-def endless(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Path:
+def endless(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path:
     """Write an export that has no end."""
     (folder / "half").write_text("half")
     connection.execute("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
@@ -370,7 +371,7 @@ async def test_what_fails_while_it_is_made_is_a_problem(
     server: RunningServer, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(error: Exception) -> Callable[..., Path]:
-        def write(connection: sqlite3.Connection, manifest: Manifest, folder: Path) -> Path:
+        def write(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path:
             (folder / "half").write_text("half")
             raise error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import httpx
 import pytest
 
 from gateway.observe.logs import configure_logs
+from replica.library import connect
+from replica.location import Location
 from tests.conftest import Serving
 from tests.support.cli import run_command
 from tests.support.http import assert_problem, execute, save
@@ -228,7 +229,7 @@ async def test_the_key_is_in_no_answer_log_replica_or_table(
     assert any(path.suffix == ".db" for path in files)
     assert not [path for path in files if KEY[:12].encode() in path.read_bytes()]
     [replica] = data_dir.rglob("replicas/**/*.db")
-    with contextlib.closing(sqlite3.connect(replica)) as connection:
+    with contextlib.closing(connect(Location(replica).uri("ro"))) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert "upstream" in names
     assert not names & {"upstream_key", "upstream_outbox"}

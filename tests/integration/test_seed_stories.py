@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +10,7 @@ import pytest
 
 from primary.declaration import Catalog
 from replica.export import FORMATS
+from replica.library import connect
 from replica.location import DataDirectory
 from tests.conftest import Serving
 from tests.support.exports import Read, read
@@ -29,9 +28,9 @@ async def shown(client: httpx.AsyncClient, image_id: str, *fields: str) -> Any:
 
 def in_replica(server: RunningServer, user: str, sql: str, *values: Any) -> list[Any]:
     """Read the user's own file, as every read over HTTP does."""
-    path: Path = DataDirectory(server.settings.data_dir).of(user).database
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return connection.execute(sql, values).fetchall()
+    location = DataDirectory(server.settings.data_dir).of(user)
+    with closing(connect(location.uri("ro"))) as connection:
+        return list(connection.execute(sql, values))
 
 
 def named(catalog: Catalog, table: str, found: Read) -> list[dict[str, Any]]:

@@ -295,7 +295,7 @@ async def test_every_value_of_every_type_survives_the_trip(primary: Primary, sto
         "ann",
         lambda replica: (
             {step[1] for step in replica.execute(f"EXPLAIN SELECT {members} FROM specimen ORDER BY id").fetchall()},
-            replica.execute(f"SELECT '{{' || {members} || '}}' FROM specimen ORDER BY id").fetchall(),
+            [*replica.execute(f"SELECT '{{' || {members} || '}}' FROM specimen ORDER BY id")],
         ),
     )
     assert rendered.value[0].isdisjoint({"Function", "PureFunc", "Concat"})  # SQLite makes nothing anew
@@ -367,9 +367,7 @@ async def _edges_survive(by: str, primary: Primary, store: Store) -> None:
     reading = await store.read(
         "ann",
         lambda replica: [
-            replica.execute(
-                f"SELECT {column}, '{{' || {members} || '}}' FROM specimen WHERE id = ?", [number]
-            ).fetchone()
+            replica.execute(f"SELECT {column}, '{{' || {members} || '}}' FROM specimen WHERE id = ?", [number]).get
             for number, (column, _, _) in enumerate(expected)
         ],
     )
@@ -460,7 +458,7 @@ async def test_rows_are_found_again_by_keys_of_every_type_at_its_edges(primary: 
             await connection.execute("DELETE FROM ledger")
             assert await compared() == []
         # Whoever wrote a key's text, one key has one: it is what a client gets, and what a mark is found by.
-        marks = await store.read("ann", lambda replica: replica.execute("SELECT row_key FROM _change").fetchall())
+        marks = await store.read("ann", lambda replica: [*replica.execute("SELECT row_key FROM _change")])
         assert len(marks.value) >= len(inserted)
         assert [key for (key,) in marks.value if key != json.dumps(json.loads(key), ensure_ascii=False)] == []
         assert store.counts().rebuilds == 1

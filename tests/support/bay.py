@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from primary.declaration import Catalog
 from primary.feed import Feed
 from primary.postgres import Primary
+from replica.library import connect
 from replica.location import DataDirectory
 from replica.results import StoreLimits
 from replica.store import Store
@@ -62,7 +62,7 @@ class Bay:
     @contextlib.contextmanager
     def log_kept(self, user: str) -> Iterator[None]:
         """Have someone else read the user's file, so that closing the store does not take the log in, as in a kill."""
-        with contextlib.closing(sqlite3.connect(self.directory.of(user).uri("ro"), uri=True)) as reader:
+        with contextlib.closing(connect(self.directory.of(user).uri("ro"))) as reader:
             reader.execute("SELECT count(*) FROM _replica").fetchall()
             yield
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from replica import seal
+from replica.library import connect
 from replica.location import Location
 
 TICK_S = 0.01
@@ -65,7 +65,7 @@ def flip_in_the_log(scene: Scene) -> None:
 
 def by_sql(statement: str) -> Callable[[Scene], None]:
     def damage(scene: Scene) -> None:
-        with contextlib.closing(sqlite3.connect(scene.location.database)) as connection, connection:
+        with contextlib.closing(connect(scene.location.uri("rwc"))) as connection, connection:
             connection.execute(statement)
 
     return damage

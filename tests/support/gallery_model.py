@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import apsw
 from msgspec import UNSET
 
 from primary.gallery import activity, albums, bulk, events, images, places
@@ -188,7 +188,7 @@ class Model:
         }
 
 
-def shown(replica: sqlite3.Connection) -> dict[str, Any]:
+def shown(replica: apsw.Connection) -> dict[str, Any]:
     """Read all that a user owns from their replica."""
     fields = ["prompt", "alt_text", "is_favorite", "rating", *COUNTED.values(), "last_viewed_at"]
     found = replica.execute(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
+
+import apsw
 
 from primary.gallery.tables import catalog
 from replica.gallery.listing import Filters, Listing
@@ -42,8 +43,8 @@ def moment(number: int) -> str:
     return f"2024-01-{1 + number // 24 % 28:02}T{number % 24:02}:00:00.000000Z"
 
 
-def new_replica() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+def new_replica() -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
     for statement in [*SCHEMA.tables, *SCHEMA.keys]:
         connection.execute(statement)
     for statement in SCHEMA.unfinished(connection):
@@ -51,7 +52,7 @@ def new_replica() -> sqlite3.Connection:
     return connection
 
 
-def insert(connection: sqlite3.Connection, table: str, **values: Any) -> None:
+def insert(connection: apsw.Connection, table: str, **values: Any) -> None:
     marks = ", ".join("?" * len(values))
     connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
 
@@ -60,7 +61,7 @@ def insert(connection: sqlite3.Connection, table: str, **values: Any) -> None:
 class Gallery:
     """Rows by id. ``connection`` is a replica that has the same; ``with Gallery() as gallery`` closes it."""
 
-    connection: sqlite3.Connection = field(default_factory=new_replica)
+    connection: apsw.Connection = field(default_factory=new_replica)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     activity: dict[str, dict[str, Any]] = field(default_factory=dict)
     albums: dict[str, str] = field(default_factory=dict)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import apsw
 import psycopg
 import sqlalchemy as sa
 
@@ -68,7 +68,7 @@ class Oracle:
             await asyncio.sleep(0.005)
         raise AssertionError(f"{user} never stood at {version}")
 
-    def held(self, connection: sqlite3.Connection) -> Rows:
+    def held(self, connection: apsw.Connection) -> Rows:
         """Read all rows of a replica."""
         return self.as_read(
             {table.name: connection.execute(f'SELECT * FROM "{table.name}"').fetchall() for table in self._catalog}

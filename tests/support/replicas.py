@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
 import sqlalchemy as sa
 
 from primary.capture import quoted, table_sql
@@ -87,10 +87,10 @@ async def truth(primary: Primary, catalog: Catalog, user: str) -> Rows:
     return rows
 
 
-def every_row(catalog: Catalog) -> Callable[[sqlite3.Connection], Rows]:
+def every_row(catalog: Catalog) -> Callable[[apsw.Connection], Rows]:
     """Give the read of every row of a replica."""
 
-    def work(connection: sqlite3.Connection) -> Rows:
+    def work(connection: apsw.Connection) -> Rows:
         return {
             table.name: Counter(connection.execute(f"SELECT * FROM {quoted(table.name)}").fetchall())
             for table in catalog

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, get_args
 
+import apsw
 import pytest
 
 from replica.gallery.browse import browse
@@ -40,18 +40,18 @@ _ROWS = {
 class Recording:
     """A connection that remembers what it was asked."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
-    def execute(self, sql: str, values: dict[str, Any] | None = None) -> sqlite3.Cursor:
+    def execute(self, sql: str, values: dict[str, Any] | None = None) -> apsw.Cursor:
         self.asked.append((sql, values or {}))
         return self.connection.execute(sql, values or {})
 
 
 @pytest.fixture(scope="module")
-def large() -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+def large() -> Iterator[apsw.Connection]:
+    with closing(apsw.Connection(":memory:")) as connection:
         connection.execute("BEGIN")
         for statement in SCHEMA.tables:
             connection.execute(statement)
@@ -86,13 +86,14 @@ ORDERED = {
 LISTINGS = {name: Listing(filters) for name, filters in FILTERS.items()} | ORDERED
 
 
-def steps(connection: sqlite3.Connection, work: Callable[[], Any]) -> int:
+def steps(connection: apsw.Connection, work: Callable[[], Any]) -> int:
     """Count the steps that SQLite's machine takes, in tens."""
     count = 0
 
-    def tick() -> None:
+    def tick() -> bool:
         nonlocal count
         count += 1
+        return False
 
     connection.set_progress_handler(tick, 10)
     try:
@@ -102,14 +103,14 @@ def steps(connection: sqlite3.Connection, work: Callable[[], Any]) -> int:
     return count
 
 
-def far_in(connection: sqlite3.Connection, listing: Listing) -> PageCursor | None:
+def far_in(connection: apsw.Connection, listing: Listing) -> PageCursor | None:
     """Give the end of the list's first thousand images."""
     return browse(connection, listing, 1_000).next
 
 
 @pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS)
 @pytest.mark.parametrize("deep", [False, True], ids=["first page", "later page"])
-def test_a_list_is_read_along_an_index_without_a_sort(large: sqlite3.Connection, listing: Listing, deep: bool) -> None:
+def test_a_list_is_read_along_an_index_without_a_sort(large: apsw.Connection, listing: Listing, deep: bool) -> None:
     after = far_in(large, listing) if deep else None
     recording = Recording(large)
     browse(recording, listing, 20, after)  # type: ignore[arg-type]
@@ -125,7 +126,7 @@ def test_a_list_is_read_along_an_index_without_a_sort(large: sqlite3.Connection,
 @pytest.mark.parametrize("name", LISTINGS)
 @pytest.mark.parametrize("deep", [False, True], ids=["first page", "later page"])
 def test_a_page_of_a_list_takes_little_more_work_than_the_plain_one(
-    large: sqlite3.Connection, name: str, deep: bool
+    large: apsw.Connection, name: str, deep: bool
 ) -> None:
     listing = LISTINGS[name]
     after, plain_after = (far_in(large, listing), far_in(large, Listing())) if deep else (None, None)
@@ -136,7 +137,7 @@ def test_a_page_of_a_list_takes_little_more_work_than_the_plain_one(
 
 
 @pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS)
-def test_a_page_takes_images_as_the_index_has_them_rendered(large: sqlite3.Connection, listing: Listing) -> None:
+def test_a_page_takes_images_as_the_index_has_them_rendered(large: apsw.Connection, listing: Listing) -> None:
     recording = Recording(large)
     browse(recording, listing, 20)  # type: ignore[arg-type]
     sql, values = next(asked for asked in recording.asked[::-1] if "group_concat" in asked[0])

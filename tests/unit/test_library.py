@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 
-import pytest
+import apsw
+
+from replica.library import connect
 
 _LOOK = """
-import ctypes, _sqlite3, sqlite3
-from replica.library import forgo_statistics
+import apsw
+from replica.library import connect, configure
 
 def kept():
-    library = ctypes.CDLL(_sqlite3.__file__)
-    library.sqlite3_memory_used.restype = ctypes.c_int64
-    return library.sqlite3_memory_used() > 0
+    return apsw.memory_used() > 0
 
 def works(connection):
     connection.execute("CREATE TABLE IF NOT EXISTS t (x)")
     connection.execute("INSERT INTO t VALUES (zeroblob(1000000))")
-    return connection.execute("SELECT max(length(x)) FROM t").fetchone() == (1000000,)
+    return connection.execute("SELECT max(length(x)) FROM t").get == 1000000
 """
 
 
@@ -28,30 +29,46 @@ def _said(program: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="is done on Linux alone")
 def test_no_account_is_kept_once_it_was_given_up() -> None:
     said = _said("""
-print(forgo_statistics(), forgo_statistics())
-connection = sqlite3.connect(":memory:")
-print(works(connection), kept())
+print(configure(), configure())
+print(works(connect(":memory:")), kept())
 """)
     assert said == ["True", "True", "True", "False"]
 
 
 def test_nothing_is_touched_while_somebody_has_a_connection() -> None:
     said = _said("""
-connection = sqlite3.connect(":memory:")
-print(works(connection), forgo_statistics(), works(connection), kept())
+connection = connect(":memory:")
+print(works(connection), configure(), works(connection), kept())
 """)
     assert said == ["True", "False", "True", "True"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="is done on Linux alone")
 def test_it_is_tried_again_when_they_have_closed_it() -> None:
     said = _said("""
-connection = sqlite3.connect(":memory:")
-print(forgo_statistics())
+connection = connect(":memory:")
+print(configure())
 connection.close()
-print(forgo_statistics(), works(sqlite3.connect(":memory:")))
+print(configure(), works(connect(":memory:")))
 """)
     assert said == ["False", "True", "True"]
+
+
+def test_a_statement_is_planned_once_and_not_for_each_value() -> None:
+    planned = 0
+
+    def authorize(*_: object) -> int:  # is asked whenever a statement is planned
+        nonlocal planned
+        planned += 1
+        return apsw.SQLITE_OK
+
+    with closing(connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (a); CREATE INDEX t_a ON t (a) WHERE a > 5")
+        connection.authorizer = authorize
+        counts = []
+        for value in range(3):
+            connection.execute("SELECT a FROM t WHERE a > ?", [value]).fetchall()
+            counts.append(planned)
+    assert counts[0] > 0
+    assert counts == counts[:1] * 3

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
+from replica.library import connect
 from replica.location import Location
 
 
@@ -15,13 +16,13 @@ from replica.location import Location
 def test_sqlite_opens_the_file_that_is_meant_whatever_its_folder_is_called(folder: str, tmp_path: Path) -> None:
     location = Location(tmp_path / folder / "x.db")
     location.database.parent.mkdir()
-    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
-        sqlite3.connect(location.uri("rw"), uri=True)
-    with closing(sqlite3.connect(location.uri("rwc"), uri=True)) as connection, connection:
+    with pytest.raises(apsw.CantOpenError):
+        connect(location.uri("rw"))
+    with closing(connect(location.uri("rwc"))) as connection, connection:
         connection.execute("CREATE TABLE t (x)")
     assert location.database.exists()
     with (
-        closing(sqlite3.connect(location.uri("ro"), uri=True)) as connection,
-        pytest.raises(sqlite3.OperationalError, match="readonly"),
+        closing(connect(location.uri("ro"))) as connection,
+        pytest.raises(apsw.ReadOnlyError),
     ):
         connection.execute("INSERT INTO t VALUES (1)")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
+import apsw
 import pytest
 import sqlalchemy as sa
 
@@ -31,15 +31,15 @@ PINNED = ReadIndex("pinned", ["written_at", "id"], where="pinned")
 
 
 @pytest.fixture
-def file() -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+def file() -> Iterator[apsw.Connection]:
+    with closing(apsw.Connection(":memory:")) as connection:
         schema = declared(PINNED)
         for statement in [*schema.tables, *schema.keys]:
             connection.execute(statement)
         yield connection
 
 
-def test_read_indexes_are_made_when_they_are_asked_for_as_unfinished(file: sqlite3.Connection) -> None:
+def test_read_indexes_are_made_when_they_are_asked_for_as_unfinished(file: apsw.Connection) -> None:
     schema = declared(PINNED)
     assert len(schema.unfinished(file)) == 1
     for statement in schema.unfinished(file):
@@ -47,7 +47,7 @@ def test_read_indexes_are_made_when_they_are_asked_for_as_unfinished(file: sqlit
     assert schema.unfinished(file) == []
 
 
-def test_an_index_holds_only_the_rows_that_it_is_for_and_follows_them(file: sqlite3.Connection) -> None:
+def test_an_index_holds_only_the_rows_that_it_is_for_and_follows_them(file: apsw.Connection) -> None:
     for statement in declared(PINNED).unfinished(file):
         file.execute(statement)
     file.executemany("INSERT INTO note VALUES (?, ?, ?)", [(n, n % 10 == 0, f"2024-{n:03}") for n in range(100)])

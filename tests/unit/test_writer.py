@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 from replica.location import Location
 from replica.writer import WRITE_PRAGMAS, Writer, narrow, widen
 
 
 async def test_after_a_large_change_the_connection_holds_as_much_memory_as_before(tmp_path: Path) -> None:
-    def held(connection: sqlite3.Connection) -> tuple[int, int]:
+    def held(connection: apsw.Connection) -> tuple[int, int]:
         return (
-            connection.execute("PRAGMA cache_size").fetchone()[0],
-            connection.execute("PRAGMA temp.page_count").fetchone()[0],
+            connection.execute("PRAGMA cache_size").get,
+            connection.execute("PRAGMA temp.page_count").get,
         )
 
-    def change(connection: sqlite3.Connection) -> None:
+    def change(connection: apsw.Connection) -> None:
         widen(connection)
         connection.execute("BEGIN")
         connection.execute("CREATE TEMP TABLE staged (value)")
@@ -40,18 +41,18 @@ async def test_after_a_large_change_the_connection_holds_as_much_memory_as_befor
 async def test_what_is_under_way_is_broken_off_when_its_caller_leaves(tmp_path: Path) -> None:
     loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
-    def change(connection: sqlite3.Connection) -> None:
-        connection.create_function("begun", 0, lambda: str(loop.call_soon_threadsafe(begun.set)))
+    def change(connection: apsw.Connection) -> None:
+        connection.create_scalar_function("begun", lambda *_: str(loop.call_soon_threadsafe(begun.set)), 0)
         connection.execute("BEGIN")
         connection.execute(
             "CREATE TABLE numbers AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) "
             "SELECT CASE WHEN i = 1000 THEN begun() END FROM n"
         )
 
-    def put_right(connection: sqlite3.Connection) -> int:
+    def put_right(connection: apsw.Connection) -> int:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").get
         return tables
 
     writer = await Writer.open(Location(tmp_path / "a.db").uri("rwc"), *WRITE_PRAGMAS)
