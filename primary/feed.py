@@ -4,8 +4,7 @@
         pull.cursor      where the user stands in the snapshot that the pull reads
         pull.kind        what the batches hold
         pull.whole       all batches, if they are few
-        async with aclosing(pull.batches()) as batches:
-            async for batch in batches: ...
+        pull.batches()   all batches, to be read in a thread that may wait for them
 
 All batches of a pull come from **one** snapshot of the primary, and ``pull.cursor`` is the user's cursor in that
 same snapshot. A replica that was at ``since`` and applies all of them is, at ``pull.cursor``, the user's rows.
@@ -13,7 +12,7 @@ same snapshot. A replica that was at ``since`` and applies all of them is, at ``
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -79,11 +78,16 @@ class Pull(Protocol):
     whole: Sequence[Batch] | None
     """All batches, where they are here already; else None, and they are still to come."""
 
-    def batches(self) -> AsyncGenerator[Batch]:
-        """Stream the rows in batches of bounded size, a table's batches together, parents before children.
+    def batches(self) -> Iterator[Batch]:
+        """Read the rows in batches of bounded size, a table's batches together, parents before children.
 
-        Who stops early closes it (`contextlib.aclosing`).
+        The source is waited for: where the pull is not ``whole``, by any thread but the event loop's, and while the
+        pull lasts. It may be left half way.
         """
+        ...
+
+    def stop(self) -> None:
+        """Have `batches` raise, also where another thread waits in it. To be called where that one's caller leaves."""
         ...
 
 

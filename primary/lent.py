@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,31 +33,7 @@ class Lent(psycopg.AsyncConnection[tuple[Any, ...]]):
     for psycopg does nothing on closing one that is closed.
     """
 
-    def chunks(self, sql: str, values: Mapping[str, Any], size: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        """Stream what a statement gives, ``size`` rows at a time, in binary.
-
-        Whoever stops early has to break the connection off: the rest of the answer is on its way.
-        """
-        return _Cursor(self).chunks(sql, values, size)
-
     async def close(self) -> None:
         """Close it, if it is the pool that asks for it."""
         if getattr(self, "_pool", None) is None:
             await super().close()
-
-
-class _Cursor(psycopg.AsyncCursor[tuple[Any, ...]]):
-    """A cursor that gives what it streams in chunks."""
-
-    async def chunks(self, query: Any, params: Any, size: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        """Do as `stream` does, but give the rows of a chunk together.
-
-        `stream` loads and gives each row by itself, which takes longer than all else that is done for it. The names of
-        psycopg's that this takes are not for everyone: `pyproject.toml` says of which releases it has them.
-        """
-        async with self._conn.lock:
-            await self._conn.wait(self._stream_send_gen(query, params, binary=True, size=size))
-            first = True
-            while (result := await self._conn.wait(self._stream_fetchone_gen(first))) is not None:
-                yield self._tx.load_rows(0, result.ntuples, self._make_row)
-                first = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -18,10 +18,9 @@ from primary.feed import VALUES, Batch, Kind, Reason, Row
 from primary.lent import Lent, together
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary, give_up
+from primary.stream import Stream
 
-BATCH_ROWS = 1_000  # enough that the cost of a batch vanishes
-CHUNK_ROWS = 500  # libpq hands over so many at once: twice as fast as 5,000, for they stay in the processor's cache
-CHANGES_ROWS = 2_000  # a batch of changes is larger, for what a replica does at its end is dear: a sixth less for all
+BATCH_ROWS = 500  # so many come at once: twice as fast as 5,000, for they stay in the processor's cache
 PIPELINED_ROWS_MAX = 2_000  # so many changes are asked for at once, in one round trip; more are streamed
 
 # One statement, so one snapshot: where the user stands, and which tables have news for it, as far as it looks.
@@ -117,7 +116,7 @@ class PostgresPull:
         self._asked = {"user": user, "since": since.version if since else -1}
         self._since = since
         self._since_position = position
-        self._holds = False
+        self._stream: Stream | None = None  # where a snapshot is held, to stream from
         self._stand: _Stand
         self.cursor: Cursor
         self.position: int
@@ -136,14 +135,23 @@ class PostgresPull:
                 await self._read_at_once(touched) or (self._is_small and await self._read_at_once(self._stand.tables))
             ):
                 await self._hold()
+        stream = self._stream
         try:
             yield
-            if self._holds and not self._connection.closed:
-                async with patience(self._answer_timeout_s):
-                    await self._connection.execute("ROLLBACK")
+            if stream is not None:
+                if stream.under_way:  # it was left half way
+                    self.stop()
+                    give_up(self._connection)
+                else:
+                    async with patience(self._answer_timeout_s):
+                        await self._connection.execute("ROLLBACK")
         except BaseException:
+            self.stop()
             give_up(self._connection)
             raise
+        finally:
+            if stream is not None:
+                stream.close()
 
     async def _read_at_once(self, tables: frozenset[str]) -> bool:
         """Find out where the user stands and read these tables' changes, in one round trip; tell if that was all."""
@@ -174,34 +182,34 @@ class PostgresPull:
             asked = await self._ask(_STAND, prepare=False)  # else it would have to be planned as it is above
             if self._since is None or self.kind is Kind.SNAPSHOT:
                 await self._connection.execute(_AS_THEY_LIE)
-        self._holds = True
         self._settle(await self._stand_of(asked))
         if self.kind is Kind.CHANGES:  # a snapshot is of every table, and to look at all marks takes long
             tables = await self._ask(_TABLES, prepare=False)
             (named,) = cast("tuple[Any]", await tables.fetchone())
             self._stand = replace(self._stand, tables=frozenset(named or ()))
+        self._stream = Stream(self._connection, self._answer_timeout_s)
 
     def _known(self) -> frozenset[str]:
         """Give the catalog's tables that have news; there may be others, which are nobody's here."""
         return frozenset(table.name for table in self._catalog if table.name in self._stand.tables)
 
-    async def batches(self) -> AsyncGenerator[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """See `Pull.batches`."""
-        if self.kind is Kind.UNCHANGED:
-            return
-        for batch in self.whole or ():
-            yield batch
         if self.whole is not None:
-            return
-        for table in self._catalog:
-            if self.kind is Kind.SNAPSHOT:
-                async with aclosing(self._stream(_snapshot_sql(table), BATCH_ROWS)) as stream:
-                    async for rows in stream:
+            yield from self.whole
+        elif self._stream is not None and self.kind is not Kind.UNCHANGED:
+            for table in self._catalog:
+                if self.kind is Kind.SNAPSHOT:
+                    for rows in self._stream.rows(_snapshot_sql(table), self._asked, BATCH_ROWS):
                         yield Batch(table.name, rows=_adapted(table, rows, 0))
-            elif table.name in self._stand.tables:
-                async with aclosing(self._stream(_changes_sql(table), CHANGES_ROWS)) as stream:
-                    async for rows in stream:
+                elif table.name in self._stand.tables:
+                    for rows in self._stream.rows(_changes_sql(table), self._asked, BATCH_ROWS):
                         yield Batch(table.name, changes=_adapted(table, rows, VALUES))
+
+    def stop(self) -> None:
+        """See `Pull.stop`."""
+        if self._stream is not None:
+            self._stream.cut()
 
     def _settle(self, stand: _Stand) -> None:
         self._stand = stand
@@ -218,26 +226,6 @@ class PostgresPull:
     async def _stand_of(self, found: psycopg.AsyncCursor[tuple[Any, ...]]) -> _Stand:
         epoch, version, floor, tables, total, position = cast("tuple[Any, ...]", await found.fetchone())
         return _Stand(Cursor(epoch, version), floor, frozenset(tables or ()), total, position)
-
-    async def _stream(self, sql: str, batch_rows: int) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        async with patience(self._answer_timeout_s) as waiting:
-            rows: list[tuple[Any, ...]] = []
-            try:
-                async with aclosing(self._connection.chunks(sql, self._asked, CHUNK_ROWS)) as chunks:
-                    async for chunk in chunks:
-                        rows += chunk
-                        if len(rows) >= batch_rows:
-                            waiting.end()  # the time that the caller takes is not Postgres's
-                            yield rows
-                            rows = []
-                            waiting.begin()
-                waiting.end()
-                if rows:
-                    yield rows
-            except BaseException:
-                # At once, so that closing what is received does not wait for all that is still on its way.
-                give_up(self._connection)
-                raise
 
 
 def _values(table: SyncedTable, alias: str) -> list[str]:

@@ -8,10 +8,9 @@ from functools import partial
 import apsw
 
 from primary.declaration import SyncedTable
-from primary.feed import GONE, VALUES, Batch, Pull
+from primary.feed import GONE, VALUES, Batch, Change, Pull
 from replica.errors import Doubt
 from replica.faults import Passing
-from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
 from replica.staging import Staging
@@ -32,29 +31,14 @@ async def apply(
     """Bring the file from ``since`` to the pull's cursor. Gives the number of changes.
 
     ``committed`` is called with its new state, in the writer's thread, after the commit; what it raises is raised.
-    A pull that is whole is applied in one hop to that thread, for of a small change the hops are what takes long.
+    All of it is one hop to that thread, which waits for the rows too: of a small change the hops are what takes long.
     Raises `Doubt` when the file is not at ``since``. Whatever is raised before the commit, the file is as it was.
     """
     state = State.at(since.user, pull.cursor, pull.position, since.base_version, since.schema_hash)
-    applied = 0
     try:
-        if pull.whole is not None:
-            applied = sum(len(batch.changes) for batch in pull.whole)
-            await writer.run(partial(_apply_whole, schema, since, state, pull.whole, passing, committed))
-        else:
-            await writer.run(partial(_begin, since, passing))
-
-            staging = Staging()
-
-            async def write(batch: Batch) -> None:
-                nonlocal applied
-                await writer.run(partial(_stage, schema, staging, batch))
-                applied += len(batch.changes)
-
-            await pour(pull, write)
-            await writer.run(staging.apply)
-            await writer.run(partial(_commit, state, passing, committed))
+        applied = await writer.run(partial(_apply, schema, since, state, pull, passing, committed))
     except BaseException:
+        pull.stop()
         await writer.run(_roll_back)
         raise
     if applied >= STAGED_ROWS_MIN:
@@ -62,19 +46,27 @@ async def apply(
     return applied
 
 
-def _apply_whole(
+def _apply(
     schema: Schema,
     since: State,
     state: State,
-    batches: Sequence[Batch],
+    pull: Pull,
     passing: Passing,
     committed: Callable[[State], None],
     connection: apsw.Connection,
-) -> None:
+) -> int:
     _begin(since, passing, connection)
-    for batch in batches:
-        _apply_batch(schema, batch, connection)
+    applied = 0
+    staging = Staging()
+    for batch in pull.batches():
+        if pull.whole is not None and len(batch.changes) < STAGED_ROWS_MIN:
+            _apply_few(schema.catalog[batch.table], batch.changes, connection)
+        else:
+            _stage(schema, staging, batch, connection)
+        applied += len(batch.changes)
+    staging.apply(connection)
     _commit(state, passing, committed, connection)
+    return applied
 
 
 def _begin(since: State, passing: Passing, connection: apsw.Connection) -> None:
@@ -109,21 +101,14 @@ def _stage(schema: Schema, staging: Staging, batch: Batch, connection: apsw.Conn
         staging.apply(connection)
 
 
-def _apply_batch(schema: Schema, batch: Batch, connection: apsw.Connection) -> None:
+def _apply_few(table: SyncedTable, changes: Sequence[Change], connection: apsw.Connection) -> None:
     """Take each touched row out, and put those that live in: the same for an insert, an edit and a deletion."""
-    table = schema.catalog[batch.table]
-    if len(batch.changes) >= STAGED_ROWS_MIN:
-        widen(connection)
-        staging = Staging()
-        staging.add(connection, table, batch.changes)
-        staging.apply(connection)
-        return
     key = [VALUES + place for place in table.key_places]
-    connection.executemany(_delete_sql(table), ([change[place] for place in key] for change in batch.changes))
-    connection.executemany(insert_sql(table), (change[VALUES:] for change in batch.changes if not change[GONE]))
+    connection.executemany(_delete_sql(table), ([change[place] for place in key] for change in changes))
+    connection.executemany(insert_sql(table), (change[VALUES:] for change in changes if not change[GONE]))
     connection.executemany(
         "INSERT OR REPLACE INTO _change (table_name, row_key, version, deleted) VALUES (?, ?, ?, ?)",
-        ((table.name, *change[:VALUES]) for change in batch.changes),
+        ((table.name, *change[:VALUES]) for change in changes),
     )
 
 

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import apsw
 
-from primary.declaration import SyncedTable
-from primary.feed import Batch, Pull, Row
+from primary.feed import Pull
 from replica.apply import insert_sql
 from replica.errors import ReplicaError
 from replica.faults import Passing
 from replica.location import Location
-from replica.pouring import pour
 from replica.rendering import quoted
 from replica.schema import Schema
 from replica.state import State
@@ -31,23 +29,14 @@ _PRAGMAS = ("page_size=8192", "journal_mode=OFF", "synchronous=OFF", "cache_size
 async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Passing) -> int:
     """Write a snapshot into a new file at ``path``, durable and ready to be renamed. Gives the number of rows.
 
-    Whatever fails, the caller removes the file. The feed is read while the batch before is being written.
+    Whatever fails, the caller removes the file. All is done in the writer's thread, which waits for the rows too.
     """
     writer = await Writer.open(Location(path).uri("rwc"), *_PRAGMAS)
     try:
-        await writer.run(lambda connection: _execute_all(connection, ["BEGIN", *schema.tables]))
-        passing("build.created")
-        counts = {table.name: 0 for table in schema.catalog}
-
-        async def write(batch: Batch) -> None:
-            counts[batch.table] += len(batch.rows)
-            await writer.run(partial(_insert, schema.catalog[batch.table], batch.rows))
-
-        await pour(pull, write)
-        passing("build.rows")
-        rows = sum(counts.values())
-        state = State.at(user, pull.cursor, pull.position, pull.cursor.version, schema.hash)
-        await writer.run(lambda connection: _complete(connection, schema, state, counts, passing))
+        rows = await writer.run(partial(_fill, schema, user, pull, passing))
+    except BaseException:
+        pull.stop()
+        raise
     finally:
         await writer.close()
     await asyncio.to_thread(_make_durable, path)
@@ -55,8 +44,17 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
     return rows
 
 
-def _insert(table: SyncedTable, rows: Sequence[Row], connection: apsw.Connection) -> None:
-    connection.executemany(insert_sql(table), rows)
+def _fill(schema: Schema, user: str, pull: Pull, passing: Passing, connection: apsw.Connection) -> int:
+    _execute_all(connection, ["BEGIN", *schema.tables])
+    passing("build.created")
+    counts = {table.name: 0 for table in schema.catalog}
+    for batch in pull.batches():
+        connection.executemany(insert_sql(schema.catalog[batch.table]), batch.rows)
+        counts[batch.table] += len(batch.rows)
+    passing("build.rows")
+    state = State.at(user, pull.cursor, pull.position, pull.cursor.version, schema.hash)
+    _complete(connection, schema, state, counts, passing)
+    return sum(counts.values())
 
 
 def _complete(

@@ -6,16 +6,17 @@ on both sides, and rows that did are left out on both. So a server may run meanw
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import aclosing, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
 from primary.declaration import Catalog, SyncedTable
-from primary.feed import VALUES, Feed, Kind
+from primary.feed import VALUES, Feed, Kind, Pull
 from replica.apply import match_sql
 from replica.errors import Doubt
 from replica.library import connect
@@ -23,6 +24,11 @@ from replica.location import DataDirectory, Location
 from replica.rendering import quoted
 from replica.schema import Schema
 from replica.state import State
+
+T = TypeVar("T")
+
+Missing = dict[str, dict[tuple[object, ...], str]]
+"""By table, what differs of the rows of the primary that are not as they are there, by key."""
 
 DIFFERENCES_MAX = 20  # of one replica that are told in full; the others are counted
 
@@ -115,31 +121,49 @@ async def _compare(connection: apsw.Connection, state: State, feed: Feed, schema
         if pull.cursor < state.cursor:
             report.differ(f"the file is at {state.cursor}, ahead of the primary, which is at {pull.cursor}")
             return
-        missing: dict[str, dict[tuple[object, ...], str]] = {name: {} for name in unseen}
-        async with aclosing(pull.batches()) as batches:
-            async for batch in batches:
-                found = unseen[batch.table]
-                for row in batch.rows:
-                    report.compared += 1
-                    if difference := found.check(row):
-                        missing[batch.table][found.key_of(row)] = difference
+        missing = await _reading(pull, _look_up, unseen, report)
     # Taken after the snapshot, so that these are all that can have changed between the file's state and it.
     async with feed.pull(state.user, state.cursor) as pull:
         if pull.kind is Kind.SNAPSHOT:
             report.differ(f"the file is at {state.cursor}, from which the primary has no changes any more")
             return
-        async with aclosing(pull.batches()) as batches:
-            async for batch in batches:
-                for change in batch.changes:
-                    report.behind += 1
-                    key = unseen[batch.table].key_of(change[VALUES:])
-                    missing[batch.table].pop(key, None)
-                    unseen[batch.table].keys.discard(key)
+        await _reading(pull, _leave_out, unseen, missing, report)
     for name, differences in missing.items():
         for sentence in differences.values():
             report.differ(sentence)
         for key in unseen[name].keys:
             report.differ(f"{name} {key}: is in the replica and not in the primary")
+
+
+async def _reading(pull: Pull, work: Callable[..., T], *given: Any) -> T:
+    """Run ``work`` with a pull in a thread; when the caller is cancelled it is ended, and waited for."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, pull, *given))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        pull.stop()
+        await asyncio.wait([working])
+        raise
+
+
+def _look_up(pull: Pull, unseen: dict[str, _Unseen], report: UserReport) -> Missing:
+    missing: Missing = {name: {} for name in unseen}
+    for batch in pull.batches():
+        found = unseen[batch.table]
+        for row in batch.rows:
+            report.compared += 1
+            if difference := found.check(row):
+                missing[batch.table][found.key_of(row)] = difference
+    return missing
+
+
+def _leave_out(pull: Pull, unseen: dict[str, _Unseen], missing: Missing, report: UserReport) -> None:
+    for batch in pull.batches():
+        for change in batch.changes:
+            report.behind += 1
+            key = unseen[batch.table].key_of(change[VALUES:])
+            missing[batch.table].pop(key, None)
+            unseen[batch.table].keys.discard(key)
 
 
 class _Unseen:

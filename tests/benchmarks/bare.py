@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -64,8 +64,5 @@ def insert_all(path: Path, catalog: Catalog, table: str, rows: Sequence[Row], *,
 
 async def rows_of(feed: PostgresFeed, user: str) -> list[Row]:
     """Hold all rows of a user's in memory, as a replica stores them."""
-    rows: list[Row] = []
-    async with feed.pull(user, None) as pull, aclosing(pull.batches()) as batches:
-        async for batch in batches:
-            rows.extend(batch.rows)
-    return rows
+    async with feed.pull(user, None) as pull:
+        return await asyncio.to_thread(lambda: [row for batch in pull.batches() for row in batch.rows])

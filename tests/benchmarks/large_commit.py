@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from statistics import median
 
@@ -12,7 +12,7 @@ import psycopg
 
 from primary.cursor import Cursor
 from primary.declaration import Catalog
-from primary.feed import GONE, VALUES, Row
+from primary.feed import GONE, VALUES, Pull, Row
 from primary.gallery.tables import catalog as gallery
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
@@ -112,8 +112,9 @@ def _figure(
 
 async def _inserted(feed: PostgresFeed, user: str, since: Cursor) -> list[Row]:
     """Hold the rows that came since in memory, as a replica stores them."""
-    rows: list[Row] = []
-    async with feed.pull(user, since) as pull, aclosing(pull.batches()) as batches:
-        async for batch in batches:
-            rows.extend(change[VALUES:] for change in batch.changes if not change[GONE])
-    return rows
+
+    def read(pull: Pull) -> list[Row]:
+        return [change[VALUES:] for batch in pull.batches() for change in batch.changes if not change[GONE]]
+
+    async with feed.pull(user, since) as pull:
+        return await asyncio.to_thread(read, pull)

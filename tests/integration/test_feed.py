@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -15,9 +15,8 @@ from primary import postgres_feed
 from primary.cursor import Cursor
 from primary.errors import MigrationsPending, PrimaryUnavailable
 from primary.feed import VALUES, Batch, Kind, Pull, Reason
-from primary.lent import Lent
 from primary.postgres import Primary
-from primary.postgres_feed import BATCH_ROWS, CHANGES_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
 from primary.write import writing
 from tests.support import shapes
 from tests.support.databases import Databases
@@ -60,8 +59,18 @@ async def shelves(primary: Primary, user: str, number: int, first: int = 1) -> N
 
 
 async def read(pull: Pull) -> list[Batch]:
-    async with aclosing(pull.batches()) as batches:
-        return [batch async for batch in batches]
+    return await asyncio.to_thread(list, pull.batches())
+
+
+async def streamed(pull: Pull) -> AsyncGenerator[Batch]:
+    """Give batch by batch, each read in a thread while the loop goes on."""
+    batches = pull.batches()
+    try:
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            yield batch
+    except asyncio.CancelledError:
+        pull.stop()
+        raise
 
 
 async def pulled(feed: PostgresFeed, user: str, since: Cursor | None = None) -> tuple[Pull, list[Batch]]:
@@ -172,7 +181,8 @@ async def test_a_snapshot_is_streamed_in_bounded_batches_a_tables_together_paren
     await shelves(primary, "ann", 3 * BATCH_ROWS + 17)
     await shelves(primary, "bob", 5)
     await execute(
-        primary, "INSERT INTO book (user_id, shelf_id, place) SELECT user_id, id, 1 FROM shelf WHERE id <= 1500"
+        primary,
+        f"INSERT INTO book (user_id, shelf_id, place) SELECT user_id, id, 1 FROM shelf WHERE id <= {BATCH_ROWS + 10}",
     )
     pull, batches = await pulled(feed, "ann")
     assert (pull.kind, pull.reason, pull.cursor.version) == (Kind.SNAPSHOT, Reason.NEW, 2)
@@ -182,7 +192,7 @@ async def test_a_snapshot_is_streamed_in_bounded_batches_a_tables_together_paren
         ("shelf", BATCH_ROWS),
         ("shelf", 17),
         ("book", BATCH_ROWS),
-        ("book", 500),
+        ("book", 10),
     ]
     assert not any(batch.changes for batch in batches)
     assert {row[0] for batch in batches[:4] for row in batch.rows} == set(range(1, 3 * BATCH_ROWS + 18))
@@ -281,7 +291,7 @@ async def test_a_plan_that_was_kept_while_the_tables_were_small_does_for_large_o
 
 async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primary, feed: PostgresFeed) -> None:
     await shelves(primary, "ann", 50_000)
-    async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
+    async with feed.pull("ann", None) as pull, aclosing(streamed(pull)) as batches:
         await anext(batches)
         async with primary.connection() as connection:  # Postgres could not send more than the socket takes
             async with asyncio.timeout(5):
@@ -295,25 +305,37 @@ async def test_a_big_snapshot_waits_at_postgres_for_who_reads_it(primary: Primar
         assert sum([len(batch.rows) async for batch in batches]) == 50_000 - BATCH_ROWS
 
 
-async def test_a_pull_that_is_broken_off_leaves_nothing_that_reads_on(
-    primary: Primary, feed: PostgresFeed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pull_that_is_broken_off_leaves_nothing_that_reads_on(primary: Primary, feed: PostgresFeed) -> None:
     """What reads on from a freed connection takes rows from the pull that has its memory then (I1)."""
-    streams: list[Any] = []
-
-    def chunks(connection: Lent, *given: Any) -> Any:
-        streams.append(unwatched(connection, *given))
-        return streams[-1]
-
-    unwatched = Lent.chunks
-    monkeypatch.setattr(Lent, "chunks", chunks)
     await shelves(primary, "ann", 3 * BATCH_ROWS)
     with suppress(KeyError):
-        async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
-            await anext(batches)
+        async with feed.pull("ann", None) as pull:
+            batches = pull.batches()
+            await asyncio.to_thread(next, batches)
             raise KeyError
-    assert streams
-    assert not [left for left in streams if left.ag_frame is not None], "closed with the pull, not when the loop likes"
+    with pytest.raises(psycopg.OperationalError, match="given up"):
+        next(batches)
+
+
+async def test_who_waits_for_rows_is_told_when_its_caller_leaves(primary: Primary) -> None:
+    await shelves(primary, "ann", 50_000)
+    async with proxied(primary.url) as proxy, through(proxy.url) as near:
+
+        async def leave() -> None:
+            async with PostgresFeed(near, shapes.catalog).pull("ann", None) as pull:
+                proxy.stall()
+                reading = asyncio.create_task(read(pull))
+                await asyncio.wait([reading], timeout=0.2)
+                assert not reading.done(), "it waits for what does not come"
+                pull.stop()
+                await reading
+
+        async with asyncio.timeout(10):
+            with pytest.raises(PrimaryUnavailable):
+                await leave()
+        await proxy.resume()
+        _, batches = await pulled(PostgresFeed(near, shapes.catalog), "ann")
+        assert sum(len(batch.rows) for batch in batches) == 50_000
 
 
 async def test_changes_say_what_became_of_each_row(primary: Primary, feed: PostgresFeed) -> None:
@@ -409,7 +431,7 @@ async def test_cursor_and_rows_are_of_one_snapshot_while_writers_run(
         for _ in range(25):
             async with feed.pull("ann", start if since == "old" else None) as pull:
                 word, top, count = "0", 0, 0
-                async with aclosing(pull.batches()) as batches:
+                async with aclosing(streamed(pull)) as batches:
                     async for batch in batches:
                         await asyncio.sleep(0.004)  # the writer goes on between two batches
                         for row in [*batch.rows, *(change[VALUES:] for change in batch.changes)]:
@@ -444,7 +466,7 @@ async def test_what_comes_at_once_and_what_is_streamed_are_the_same(
     )
     streamed_pull, streamed = await pulled(feed, "ann", since)
     assert len(changes(streamed)) > PIPELINED_ROWS_MAX
-    assert all(len(batch.changes) <= CHANGES_ROWS for batch in streamed)
+    assert all(len(batch.changes) <= BATCH_ROWS for batch in streamed)
     monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 10**6)
     all_marks = postgres_feed._STAND.replace(f"LIMIT {PIPELINED_ROWS_MAX + 1})", "LIMIT 1000001)")
     assert all_marks != postgres_feed._STAND
@@ -539,7 +561,7 @@ async def test_after_a_pull_that_was_left_half_way_the_pool_is_whole(how: str, w
         since = None if what == "snapshot" else now
 
         async def leave() -> None:
-            async with feed.pull("ann", since) as pull, aclosing(pull.batches()) as batches:
+            async with feed.pull("ann", since) as pull, aclosing(streamed(pull)) as batches:
                 await anext(batches)
                 if how == "raises":
                     raise LookupError
@@ -549,7 +571,7 @@ async def test_after_a_pull_that_was_left_half_way_the_pool_is_whole(how: str, w
         async with asyncio.timeout(30):
             for _ in range(4):
                 # Beside one that is read slowly, which must not lose its connection to the one that is left.
-                async with feed.pull("ann", None) as other, aclosing(other.batches()) as batches:
+                async with feed.pull("ann", None) as other, aclosing(streamed(other)) as batches:
                     rows = len((await anext(batches)).rows)
                     leaving = asyncio.create_task(leave())
                     await asyncio.wait([leaving], timeout=0.2 if how == "is cancelled" else None)
@@ -575,7 +597,7 @@ async def test_a_link_that_goes_dead_ends_the_pull_within_its_time(moment: str, 
                 proxy.stall()
                 await pulled(feed, "ann", since)
             else:
-                async with feed.pull("ann", None) as pull, aclosing(pull.batches()) as batches:
+                async with feed.pull("ann", None) as pull, aclosing(streamed(pull)) as batches:
                     await anext(batches)
                     if moment == "end":
                         async for _ in batches:

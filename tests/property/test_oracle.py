@@ -140,8 +140,6 @@ def changes_come(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.param == "streamed":
         monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 2)
         monkeypatch.setattr(postgres_feed, "BATCH_ROWS", 5)
-        monkeypatch.setattr(postgres_feed, "CHANGES_ROWS", 5)
-        monkeypatch.setattr(postgres_feed, "CHUNK_ROWS", 3)
         monkeypatch.setattr(apply, "STAGED_ROWS_MIN", 1)
         monkeypatch.setattr(apply, "STAGED_ROWS_MAX", 7)
 
