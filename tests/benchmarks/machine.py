@@ -14,7 +14,7 @@ import psutil
 from primary.embedded.binaries import binary
 from replica.library import VERSION
 
-_LIBRARIES = ("litestar", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "msgspec")
+_LIBRARIES = ("litestar", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "apsw", "msgspec")
 
 
 def busy() -> str:
