@@ -20,9 +20,7 @@ from replica.writer import Writer, narrow, widen
 STAGED_ROWS_MIN = (
     50  # changes of one table; of fewer each has its own statements, which cost less than a table to stage in
 )
-STAGED_ROWS_MAX = (
-    10_000  # are laid out before they are applied: of fewer each costs more, of more none is fetched beside
-)
+STAGED_ROWS_MAX = 10_000  # are laid out before they are applied: what is laid out takes memory, and more gain nothing
 
 
 async def apply(
@@ -95,7 +93,8 @@ def _roll_back(connection: apsw.Connection) -> None:
 
 
 def _stage(schema: Schema, staging: Staging, batch: Batch, connection: apsw.Connection) -> None:
-    widen(connection)
+    if not staging.rows:
+        widen(connection)
     staging.add(connection, schema.catalog[batch.table], batch.changes)
     if staging.rows >= STAGED_ROWS_MAX:
         staging.apply(connection)

@@ -12,18 +12,18 @@ import apsw
 VERSION: str = apsw.sqlite_lib_version()
 """Of the library: what a file's indexes hold of expressions is what this one made of them."""
 
-BUSY_S = 5.0  # as long as a connection waits for another's lock unless it says so
+_BUSY_S = 5.0  # as long as a connection waits for another's lock unless it says so
 
 _FLAGS = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE  # the mode of a URI takes away
 _configured = False
 
 
-def connect(uri: str, *, busy_s: float = BUSY_S) -> apsw.Connection:
+def connect(uri: str, *, busy_s: float = _BUSY_S) -> apsw.Connection:
     """Open a file; the mode of its URI says how, and whether it is made if there is none. Raises `apsw.Error`.
 
-    A connection may be used in any thread, in one at a time. It plans a statement once: else SQLite may
-    plan it anew for each value, to see whether a partial index would do for that one, which for a row takes six times
-    as long as to read it (source: SQLITE_DBCONFIG_ENABLE_QPSG).
+    A connection may be used in any thread, in one at a time. It plans a statement once: else SQLite may plan it anew
+    for each value, to see whether a partial index would do for that one, which for a row takes six times as long as to
+    read it (source: SQLITE_DBCONFIG_ENABLE_QPSG).
     """
     connection = apsw.Connection(uri, flags=_FLAGS)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import apsw
 
 from primary.feed import Pull
-from replica import seal
+from replica import seal, trouble
 from replica.apply import apply
 from replica.errors import Doubt
 from replica.faults import Passing
@@ -191,7 +191,9 @@ class Replica(Source):
     def _introduce(self, connection: apsw.Connection) -> tuple[State, list[str]]:
         try:
             return State.read(connection), self._schema.unfinished(connection)
-        except apsw.SQLError as error:
+        except apsw.Error as error:
+            if trouble.of_reading(error) is not error:
+                raise  # it says more
             raise Doubt(f"the file is not a replica: {error}") from error
 
     # ------------------------------------------------------------- writing

@@ -50,8 +50,8 @@ class Schema:
     """The schema of every replica of one catalog.
 
     ``hash`` names it and the SQLite that makes it, which decides what an index of an expression holds: a file that was
-    made with another one is rebuilt. ``tables`` is the first stage, ``keys`` and
-    ``first`` are the second; where the third follows at once, ``first`` is not needed.
+    made with another one is rebuilt. ``tables`` is the first stage, ``keys`` and ``first`` are the second; where the
+    third follows at once, ``first`` is not needed.
     """
 
     def __init__(self, catalog: Catalog) -> None:

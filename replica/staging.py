@@ -2,9 +2,8 @@
 
 SQLite ends each statement with work that does not depend on how much it changed: what the full-text index has gathered
 is written out. So many changes are first laid out as they come, in temporary tables without any index, and are then
-applied by one statement of each kind. Those run without the interpreter: what comes next is fetched meanwhile. Rows go
-in in the order of the table's first read index, and marks in that of their key: in the order of an index each page of
-it is visited once, and the first read index may carry whole rows.
+applied by one statement of each kind. Rows go in in the order of the table's first read index, and marks in that of
+their key: in the order of an index each page of it is visited once, and the first read index may carry whole rows.
 """
 
 from __future__ import annotations

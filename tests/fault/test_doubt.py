@@ -178,6 +178,7 @@ async def test_a_file_exchanged_while_it_is_written_is_not_sealed(bay: Bay, name
         "ALTER TABLE image ADD COLUMN colour TEXT",
         "DROP TABLE image_activity",
         "DELETE FROM _replica",
+        "UPDATE _replica SET epoch = CAST(x'ff' AS TEXT)",
         "UPDATE _replica SET version = version - 1",
         "CREATE TRIGGER t BEFORE INSERT ON image BEGIN SELECT RAISE(ABORT, 'no'); END",
         "CREATE UNIQUE INDEX i ON image (row_version) WHERE row_version > 1",

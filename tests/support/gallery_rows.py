@@ -12,6 +12,7 @@ import apsw
 
 from primary.gallery.tables import catalog
 from replica.gallery.listing import Filters, Listing
+from replica.library import connect
 from replica.schema import Schema
 
 SCHEMA = Schema(catalog)
@@ -44,7 +45,7 @@ def moment(number: int) -> str:
 
 
 def new_replica() -> apsw.Connection:
-    connection = apsw.Connection(":memory:")
+    connection = connect(":memory:")
     for statement in [*SCHEMA.tables, *SCHEMA.keys]:
         connection.execute(statement)
     for statement in SCHEMA.unfinished(connection):

@@ -12,6 +12,7 @@ import pytest
 from replica.gallery.browse import browse
 from replica.gallery.listing import Filters, Listing, Sort
 from replica.gallery.page_cursor import PageCursor
+from replica.library import connect
 from tests.support.gallery_rows import SCHEMA, id_of
 
 IMAGES = 100_000
@@ -51,7 +52,7 @@ class Recording:
 
 @pytest.fixture(scope="module")
 def large() -> Iterator[apsw.Connection]:
-    with closing(apsw.Connection(":memory:")) as connection:
+    with closing(connect(":memory:")) as connection:
         connection.execute("BEGIN")
         for statement in SCHEMA.tables:
             connection.execute(statement)

@@ -15,6 +15,7 @@ from primary.gallery.tables import catalog
 from replica.gallery import images
 from replica.gallery.images import PageCursor, newest, one
 from replica.gallery.profiles import profile
+from replica.library import connect
 from replica.schema import Schema
 
 SCHEMA = Schema(catalog)
@@ -46,7 +47,7 @@ def insert_image(connection: apsw.Connection, number: int, created_at: str, **va
 @pytest.fixture
 def unfinished() -> Iterator[apsw.Connection]:
     """A replica's file as it is while its last indexes are still to be made."""
-    with closing(apsw.Connection(":memory:")) as connection:
+    with closing(connect(":memory:")) as connection:
         for statement in [*SCHEMA.tables, *SCHEMA.keys, *SCHEMA.first]:
             connection.execute(statement)
         yield connection

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from contextlib import closing
 
-import apsw
 import pytest
 import sqlalchemy as sa
 
 from primary.declaration import Catalog, synced
+from replica.library import connect
 from replica.rendering import json_members
 
 
@@ -26,7 +26,7 @@ def test_a_row_of_any_width_is_written_whole_and_in_order(columns: int) -> None:
     )
     members = json_members(Catalog.of(metadata)["wide"], "row", lead='"first":0,')
     values = [None if place % 3 == 0 else f'"{place} % %s \\' if place % 2 else place for place in range(columns)]
-    with closing(apsw.Connection(":memory:")) as connection:
+    with closing(connect(":memory:")) as connection:
         connection.execute(f"CREATE TABLE wide ({', '.join(names)})")
         connection.execute(f"CREATE INDEX rendered ON wide ({json_members(Catalog.of(metadata)['wide'])})")
         connection.execute(f"INSERT INTO wide VALUES ({', '.join('?' * columns)})", values)

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from primary.declaration import Catalog, ReadIndex, synced
+from replica.library import connect
 from replica.schema import Schema
 
 
@@ -32,7 +33,7 @@ PINNED = ReadIndex("pinned", ["written_at", "id"], where="pinned")
 
 @pytest.fixture
 def file() -> Iterator[apsw.Connection]:
-    with closing(apsw.Connection(":memory:")) as connection:
+    with closing(connect(":memory:")) as connection:
         schema = declared(PINNED)
         for statement in [*schema.tables, *schema.keys]:
             connection.execute(statement)
