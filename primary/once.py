@@ -76,7 +76,7 @@ async def once(
     """Do the work of a write in one transaction, or give the answer of an earlier request under the same key.
 
     Where another transaction is in the way, the work is done again from the beginning, as long as there is time for
-    it. Where nothing was asked under a key, the work may commit by itself (`Write.commit`). Answers are kept for
+    it. Where nothing was asked under a key, the work commits by itself (`Write.finish`). Answers are kept for
     ``kept_s``. Raises `KeyReused`, what the work raises, and as `writing` does.
     """
     last_begin = time.monotonic() + primary.answer_timeout_s * TURN_SHARE
@@ -91,14 +91,14 @@ async def once(
 async def _attempt(
     primary: Primary, user: str, asked: Asked | None, work: Callable[[Write], Awaitable[Given]], kept_s: float
 ) -> Given:
-    async with writing(primary, user) as write:
+    async with writing(primary, user, commits=asked is None) as write:
         if asked is None:
             return await work(write)
         found = (await write.execute(_FIND, {"user": user, "key": asked.key, "kept_s": kept_s})).one_or_none()
         if found is None:
             given = await work(write)
             stored = {"key": asked.key, "digest": asked.digest, "status": given.status, "body": given.body}
-            await write.execute(_STORE, {"user": user, **stored})
+            await write.end((_STORE, {"user": user, **stored}))
             return given
         if bytes(found.digest) != asked.digest:
             raise KeyReused

@@ -21,8 +21,11 @@ from primary.lent import Lent, Statement, together
 
 COMPILED_MAX = 256  # statements: more than there are, so long as each is made once
 
-_BEGIN: Statement = ("BEGIN", {})
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+
+
+Asked = tuple[sa.Executable | str, Mapping[str, Any]]
+"""A statement, of SQLAlchemy's or as psycopg takes it, and its values."""
 
 
 class Result:
@@ -51,54 +54,64 @@ class Result:
 
 
 class Transaction:
-    """A transaction: it begins with ``first``, in one round trip with what is executed first."""
+    """A transaction: it begins with ``first``, in one round trip with what is executed first.
 
-    __slots__ = ("_ahead", "_lent")
+    After a commit there can be another, which begins in the same way.
+    """
+
+    __slots__ = ("_first", "_lent")
 
     def __init__(self, lent: Lent, first: Statement) -> None:
         self._lent = lent
-        self._ahead: Sequence[Statement] = (_BEGIN, first)
+        self._first = first
 
-    async def execute(self, statement: sa.Executable | str, values: Mapping[str, Any]) -> Result:
-        """Run one statement, given by SQLAlchemy or as psycopg takes it.
+    @property
+    def is_open(self) -> bool:
+        """Whether something was executed since the last commit."""
+        return self._lent.info.transaction_status is not TransactionStatus.IDLE
+
+    async def execute(self, *statements: Asked, commit: bool = False) -> list[Result]:
+        """Run statements in one round trip, and commit if told. Where one of them fails, nothing is committed.
 
         What is made anew at each call is written as SQL at each call; of values that psycopg knows no form for (JSON),
         the caller gives one.
         """
-        if isinstance(statement, str):
-            cursor = await self._run(statement, values)
+        cursors = [self._lent.cursor(row_factory=namedtuple_row) for _ in statements]
+        ran = list(zip(cursors, map(_as_psycopg_takes_it, statements), strict=True))
+        begins = not self.is_open
+        if len(ran) == 1 and not begins and not commit:  # which costs less by itself
+            await _run(*ran[0])
         else:
-            compiled = _compiled(statement)
-            cursor = await self._run(str(compiled), compiled.construct_params({**values}) or {})
-        rows = await cursor.fetchall() if cursor.description is not None else ()
-        return Result(rows, cursor.rowcount)
-
-    async def commit_after(self, sql: str, values: Mapping[str, Any]) -> Any:
-        """Run a statement that gives one row, and commit. Where either fails, nothing is committed."""
-        return await (await self._run(sql, values, commit=True)).fetchone()
-
-    async def end(self) -> None:
-        """Commit, unless that was done."""
-        if self._lent.info.transaction_status is not TransactionStatus.IDLE:
-            await self._lent.execute("COMMIT")
+            async with together(self._lent):
+                if begins:
+                    await self._lent.execute("BEGIN")
+                    await _run(self._lent.cursor(), self._first)
+                for one in ran:
+                    await _run(*one)
+                if commit:
+                    await self._lent.execute("COMMIT")
+        return [
+            Result(await cursor.fetchall() if cursor.description is not None else (), cursor.rowcount)
+            for cursor in cursors
+        ]
 
     async def roll_back(self) -> None:
         """Leave nothing behind, where the connection still is."""
         with suppress(psycopg.Error):
             await self._lent.rollback()
 
-    async def _run(self, sql: str, values: Mapping[str, Any], *, commit: bool = False) -> psycopg.AsyncCursor[Any]:
-        ahead, self._ahead = self._ahead, ()
-        cursor = self._lent.cursor(row_factory=namedtuple_row)
-        if not ahead and not commit:
-            return await cursor.execute(sql.encode(), values)
-        async with together(self._lent):
-            for before, given in ahead:
-                await self._lent.execute(before.encode(), given or None)
-            await cursor.execute(sql.encode(), values)
-            if commit:
-                await self._lent.execute("COMMIT")
-        return cursor
+
+async def _run(cursor: psycopg.AsyncCursor[Any], statement: Statement) -> None:
+    sql, values = statement
+    await cursor.execute(sql.encode(), values)
+
+
+def _as_psycopg_takes_it(asked: Asked) -> Statement:
+    statement, values = asked
+    if isinstance(statement, str):
+        return statement, values
+    compiled = _compiled(statement)
+    return str(compiled), compiled.construct_params({**values}) or {}
 
 
 @lru_cache(maxsize=COMPILED_MAX)

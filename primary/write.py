@@ -1,8 +1,12 @@
 """A write: one transaction of one user.
 
     async with writing(primary, "ada") as write:
-        await write.execute(statement, {"…": …})
+        found = await write.execute(statement, {"…": …})
+        changed, now = await write.finish((statement, {"…": …}), (statement, {"…": …}))
         cursor = await write.cursor()
+
+Each line is one round trip, and asking for the cursor is none after `Write.finish`, which may commit on its way: so a
+write whose statements are its last from the first on is done in one.
 
 The writes of one user go one after another: each takes the user's turn with its first statement, before that is run,
 and has it until its transaction ends.
@@ -24,7 +28,7 @@ import sqlalchemy as sa
 from primary.cursor import Cursor
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary
-from primary.transaction import Result, Transaction
+from primary.transaction import Asked, Result, Transaction
 
 ACTOR = "tidepool.actor"
 """Names who writes, for triggers that tell: `current_setting('tidepool.actor', true)`, empty where nobody said."""
@@ -53,55 +57,73 @@ SELECT {EPOCH_SQL} AS epoch, coalesce((SELECT version FROM tidepool.head WHERE u
 
 
 class Write:
-    """A write under way: all of it is committed when the block of `writing` ends, and none when it raises."""
+    """A write under way: all of it is committed when the block of `writing` ends, and none when it raises.
 
-    __slots__ = ("_moved", "_primary", "_transaction", "user")
+    Unless it ``commits`` by itself: then `finish` does, and a block that raises after it undoes nothing.
+    """
 
-    def __init__(self, primary: Primary, transaction: Transaction, user: str) -> None:
+    __slots__ = ("_commits", "_moved", "_primary", "_transaction", "user")
+
+    def __init__(self, primary: Primary, transaction: Transaction, user: str, *, commits: bool) -> None:
         self.user = user
         self._primary = primary
         self._transaction = transaction
+        self._commits = commits
         self._moved: tuple[Cursor, list[str]] | None = None
 
     async def execute(self, statement: sa.Executable | str, values: Mapping[str, Any] | None = None) -> Result:
         """Run one statement (see `Transaction.execute`)."""
-        return await self._transaction.execute(statement, values or {})
+        self._moved = None
+        (result,) = await self._transaction.execute((statement, values or {}))
+        return result
+
+    async def finish(self, *statements: Asked) -> list[Result]:
+        """Run, in one round trip, what is the last to change anything; commit it, if this write commits by itself.
+
+        So where it turns out that the write is to be refused, they must have changed nothing. What is executed after
+        them is in a transaction of its own then. Where this raises, nothing was committed, unless it is
+        `PrimaryUnavailable`.
+        """
+        self._moved = None
+        *results, moved = await self._transaction.execute(
+            *statements, (_CURSOR, {"user": self.user}), commit=self._commits
+        )
+        epoch, version, tables = moved.one_or_none()
+        self._moved = Cursor(epoch, version), tables
+        if self._commits:
+            self._tell()
+        return results
 
     async def cursor(self) -> Cursor:
-        """Give the user's cursor as this write leaves it; to be asked for once, after all that changes anything."""
-        epoch, version, tables = (await self.execute(_CURSOR, {"user": self.user})).one_or_none()
-        self._moved = Cursor(epoch, version), tables
+        """Give the user's cursor as this write leaves it; `finish` it first, if that was not done."""
+        if self._moved is None:
+            await self.finish()
+        assert self._moved is not None
         return self._moved[0]
 
-    async def commit(self) -> Cursor:
-        """Commit now, and give the user's cursor as of then: a round trip less than by `cursor` and the end.
+    async def end(self, *statements: Asked) -> None:
+        """Run what does not move the user's cursor, and commit, in one round trip, unless that was done."""
+        if self._transaction.is_open:
+            await self._transaction.execute(*statements, commit=True)
+            self._tell()
 
-        Nothing may be executed any more. Where this raises, nothing was committed, unless it is `PrimaryUnavailable`.
-        """
-        epoch, version, tables = await self._transaction.commit_after(_CURSOR, {"user": self.user})
-        cursor = Cursor(epoch, version)
-        self._primary.moved(self.user, cursor, tables)
-        return cursor
-
-    async def end(self) -> None:
-        """Commit, unless that was done."""
-        await self._transaction.end()
+    def _tell(self) -> None:
         if self._moved is not None:
             self._primary.moved(self.user, *self._moved)
 
 
 @asynccontextmanager
-async def writing(primary: Primary, user: str) -> AsyncIterator[Write]:
+async def writing(primary: Primary, user: str, *, commits: bool = False) -> AsyncIterator[Write]:
     """Begin a write of ``user``, who is its actor; its first statement waits for the user's turn.
 
-    Raises, there, as `Primary.transaction` does; `InTheWay` where the turn did not come in time, or a row was not let
-    go soon. Nothing was written then.
+    One that ``commits`` does so in `Write.finish`. Raises, there, as `Primary.transaction` does; `InTheWay` where the
+    turn did not come in time, or a row was not let go soon. Nothing was written then.
     """
     wait_ms = round(primary.answer_timeout_s * TURN_SHARE * 1000)
     turn = (_TURN, {"wait_ms": str(wait_ms), "user": user})
     async with primary.place(user), primary.connection() as lent, patience(primary.answer_timeout_s):
         transaction = Transaction(lent, turn)
-        write = Write(primary, transaction, user)
+        write = Write(primary, transaction, user, commits=commits)
         try:
             yield write
             await write.end()

@@ -17,7 +17,9 @@ import sqlalchemy as sa
 
 from primary.gallery.errors import NotFound
 from primary.gallery.image import Activity
-from primary.gallery.statements import activity_values, selected
+from primary.gallery.statements import DIALECT, activity_values, default_sql, selected
+from primary.gallery.tables import image_activity
+from primary.transaction import Result
 from primary.write import Write
 
 _VALUES = selected(
@@ -25,55 +27,69 @@ _VALUES = selected(
     | {name: sql for name, sql in activity_values().items() if name in Activity.__struct_fields__}
 )
 
-# The image stays until the write ends, whoever would delete it.
-_CURRENT = sa.text(
+CURRENT = sa.text(
     f"""
 SELECT {_VALUES} FROM image
 LEFT JOIN image_activity ON image_activity.user_id = image.user_id AND image_activity.image_id = image.id
-WHERE image.user_id = :user AND image.id = :image FOR KEY SHARE OF image"""
+WHERE image.user_id = :user AND image.id = :image"""
 )
+"""Give what is known of ``:image``, the defaults where nothing is; no row where there is no such image."""
+
+OF_IMAGE = "FROM image WHERE image.user_id = :user AND image.id = :image"
+"""Of a SELECT that puts a row in which belongs to ``:image``, if it is there; with `STAYS` at its end."""
+
+STAYS = "FOR KEY SHARE OF image"
+"""The image stays until the write ends, whoever would delete it."""
 
 
-def _upsert(column: str, value: str, otherwise: str) -> sa.TextClause:
+def _set(column: str) -> sa.TextClause:
+    """Set a column to ``:value``, if it is not so already: what no row says is the default."""
+    column_ = image_activity.c[column]
+    default = default_sql(column_) or "NULL"
+    given = f"CAST(:value AS {column_.type.compile(DIALECT)})"
     return sa.text(
         f"""
-INSERT INTO image_activity (user_id, image_id, {column}) VALUES (:user, :image, {value})
-ON CONFLICT (user_id, image_id) DO UPDATE SET {column} = {otherwise}"""
+INSERT INTO image_activity (user_id, image_id, {column})
+SELECT image.user_id, image.id, {given} {OF_IMAGE} AND ({given} IS DISTINCT FROM {default} OR EXISTS (
+  SELECT FROM image_activity WHERE user_id = :user AND image_id = :image)) {STAYS}
+ON CONFLICT (user_id, image_id) DO UPDATE SET {column} = excluded.{column}
+WHERE image_activity.{column} IS DISTINCT FROM excluded.{column}"""
     )
 
 
-_FAVORITE = _upsert("is_favorite", ":value", "excluded.is_favorite")
-_TOGGLE = _upsert("is_favorite", "true", "NOT image_activity.is_favorite")
-_RATING = _upsert("rating", ":value", "excluded.rating")
-
-
-async def current(write: Write, image_id: UUID) -> Activity:
-    """Give what is known of an image, the defaults where nothing is. The image stays there until the write ends."""
-    row = (await write.execute(_CURRENT, {"user": write.user, "image": image_id})).one_or_none()
-    if row is None:
-        raise NotFound
-    return Activity(**row._asdict())
+_FAVORITE = _set("is_favorite")
+_RATING = _set("rating")
+_TOGGLE = sa.text(
+    f"""
+INSERT INTO image_activity (user_id, image_id, is_favorite) SELECT image.user_id, image.id, true {OF_IMAGE} {STAYS}
+ON CONFLICT (user_id, image_id) DO UPDATE SET is_favorite = NOT image_activity.is_favorite"""
+)
 
 
 async def set_favorite(write: Write, image_id: UUID, favorite: bool) -> Activity:
     """Make an image a favourite, or no longer."""
-    now = await current(write, image_id)
-    return now if now.is_favorite is favorite else await _change(write, _FAVORITE, image_id, favorite)
+    return await _change(write, _FAVORITE, image_id, value=favorite)
 
 
 async def toggle_favorite(write: Write, image_id: UUID) -> Activity:
     """Make an image a favourite if it is none, and else no longer."""
-    await current(write, image_id)
     return await _change(write, _TOGGLE, image_id)
 
 
 async def rate(write: Write, image_id: UUID, rating: int | None) -> Activity:
     """Give an image a rating from 0 to 100, or take it away."""
-    now = await current(write, image_id)
-    return now if now.rating == rating else await _change(write, _RATING, image_id, rating)
+    return await _change(write, _RATING, image_id, value=rating)
 
 
-async def _change(write: Write, upsert: sa.TextClause, image_id: UUID, value: Any = None) -> Activity:
+def activity_of(current: Result) -> Activity:
+    """Give what `CURRENT` gave. Raises `NotFound`."""
+    row = current.one_or_none()
+    if row is None:
+        raise NotFound
+    return Activity(**row._asdict())
+
+
+async def _change(write: Write, upsert: sa.TextClause, image_id: UUID, **value: Any) -> Activity:
     asked = {"user": write.user, "image": image_id}
-    await write.execute(upsert, asked | ({"value": value} if upsert is not _TOGGLE else {}))
-    return await current(write, image_id)
+    _, current = await write.finish((upsert, asked | value), (CURRENT, asked))
+    return activity_of(current)

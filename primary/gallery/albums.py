@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from primary.gallery.errors import Fault, IdTaken, NotFound, RowVersionConflict
 from primary.gallery.image import Album
 from primary.gallery.statements import as_given, given, is_row, selected, values_of
 from primary.gallery.tables import album
+from primary.transaction import Result
 from primary.write import Write
 
 _CURRENT = sa.text(
@@ -72,15 +73,13 @@ async def create(write: Write, record: NewAlbum) -> SavedAlbum:
     Raises `NotFound` for a cover that is no image of the user.
     """
     await _check_cover(write, record)
-    values = {"user_id": write.user, **record.given()}
-    id_ = (await write.execute(_insert(tuple(values)), as_given(values))).value()
-    if id_ is not None:
-        return SavedAlbum(await current(write, id_), created=True)
-    assert isinstance(record.id, UUID)  # a made-up one stands in nobody's way
-    stored = await current(write, record.id)
-    if stored.row_version == 1 and not _is(stored, record):
-        raise IdTaken(record.id, what="album")
-    return SavedAlbum(stored, created=False)
+    values = {"user_id": write.user, "id": uuid4(), **record.given()}
+    asked = {"user": write.user, "album": values["id"]}
+    made, current = await write.finish((_insert(tuple(values)), as_given(values)), (_CURRENT, asked))
+    stored, created = _album(current), made.rowcount == 1
+    if not created and stored.row_version == 1 and not _is(stored, record):
+        raise IdTaken(values["id"], what="album")
+    return SavedAlbum(stored, created)
 
 
 async def patch(write: Write, album_id: UUID, changes: AlbumPatch, *, row_version: int | None = None) -> Album:
@@ -92,29 +91,31 @@ async def patch(write: Write, album_id: UUID, changes: AlbumPatch, *, row_versio
     values = changes.given()
     update = _update(tuple(values), conditional=row_version is not None)
     asked = {"user": write.user, "album": album_id, "row_version": row_version}
-    if (await write.execute(update, asked | as_given(values))).rowcount == 0:
-        await _refuse(write, album_id)
-    return await current(write, album_id)
+    changed, current = await write.finish((update, asked | as_given(values)), (_CURRENT, asked))
+    if changed.rowcount == 0:
+        _refuse(current, row_version)
+    return _album(current)
 
 
 async def delete(write: Write, album_id: UUID, *, row_version: int | None = None) -> None:
     """Delete an album; its images stay. Raises `NotFound` and `RowVersionConflict`."""
     asked = {"user": write.user, "album": album_id, "row_version": row_version}
-    if (await write.execute(_DELETE[row_version is not None], asked)).rowcount == 0:
-        await _refuse(write, album_id)
+    gone, current = await write.finish((_DELETE[row_version is not None], asked), (_CURRENT, asked))
+    if gone.rowcount == 0:
+        _refuse(current, row_version)
 
 
-async def current(write: Write, album_id: UUID) -> Album:
-    """Give an album. Raises `NotFound`."""
-    row = (await write.execute(_CURRENT, {"user": write.user, "album": album_id})).one_or_none()
+def _album(current: Result) -> Album:
+    """Give the album of `_CURRENT`. Raises `NotFound`."""
+    row = current.one_or_none()
     if row is None:
         raise NotFound("album")
     return msgspec.convert(row._asdict(), Album)
 
 
-async def _refuse(write: Write, album_id: UUID) -> NoReturn:
-    """Say why there was no album to change at the row version that was expected."""
-    raise RowVersionConflict(await current(write, album_id))
+def _refuse(current: Result, row_version: int | None) -> NoReturn:
+    """Say why there was no album to change."""
+    raise NotFound("album") if row_version is None else RowVersionConflict(_album(current))
 
 
 async def _check_cover(write: Write, record: NewAlbum | AlbumPatch) -> None:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from msgspec import UNSET, Meta, UnsetType
 
 from primary.gallery import limits
-from primary.gallery.activity import current
+from primary.gallery.activity import CURRENT, OF_IMAGE, STAYS, activity_of
 from primary.gallery.errors import EventTaken, Fault, InvalidRecord
 from primary.gallery.image import Activity
 from primary.gallery.records import Moment, Record, beyond_types
@@ -45,10 +45,10 @@ class Counted:
 
 
 _INSERT = sa.text(
-    """
+    f"""
 INSERT INTO image_event (user_id, image_id, kind, occurred_at, client_event_id)
-SELECT :user, :image, :kind, coalesce(CAST(:at AS timestamptz), now()), :event
-WHERE NOT EXISTS (SELECT FROM event_taken_back WHERE user_id = :user AND client_event_id = :event)
+SELECT image.user_id, image.id, :kind, coalesce(CAST(:at AS timestamptz), now()), :event {OF_IMAGE}
+AND NOT EXISTS (SELECT FROM event_taken_back WHERE user_id = :user AND client_event_id = :event) {STAYS}
 ON CONFLICT (user_id, client_event_id) DO NOTHING"""
 )
 _SAME = sa.text(
@@ -87,13 +87,14 @@ async def count(write: Write, image_id: UUID, kind: Kind, happened: Happened) ->
 
     Raises `NotFound`, and `EventTaken` where its id is of another event.
     """
-    await current(write, image_id)
     asked = {"user": write.user, "image": image_id, "kind": kind, "event": _or_none(happened.client_event_id)}
-    inserted = await write.execute(_INSERT, asked | {"at": _or_none(happened.occurred_at)})
-    new = inserted.rowcount == 1
-    if not new and not (await write.execute(_SAME, asked)).value():
+    inserted, same, current = await write.finish(
+        (_INSERT, asked | {"at": _or_none(happened.occurred_at)}), (_SAME, asked), (CURRENT, asked)
+    )
+    activity, new = activity_of(current), inserted.rowcount == 1
+    if not new and not same.value():
         raise EventTaken
-    return Counted(await current(write, image_id), new)
+    return Counted(activity, new)
 
 
 async def take_o_back(write: Write, image_id: UUID) -> Activity:
@@ -101,9 +102,9 @@ async def take_o_back(write: Write, image_id: UUID) -> Activity:
 
     Its client_event_id is kept, so that a report of it that was sent again and comes late does not count.
     """
-    await current(write, image_id)
-    await write.execute(_TAKE_BACK, {"user": write.user, "image": image_id})
-    return await current(write, image_id)
+    asked = {"user": write.user, "image": image_id}
+    _, current = await write.finish((_TAKE_BACK, asked), (CURRENT, asked))
+    return activity_of(current)
 
 
 def _or_none(value: str | datetime | UnsetType) -> str | datetime | None:

@@ -22,6 +22,7 @@ from primary.gallery.errors import IdTaken, NotFound, RowVersionConflict, refuse
 from primary.gallery.image import Image
 from primary.gallery.records import ImagePatch, NewImage
 from primary.postgres import Primary
+from primary.transaction import Asked, Result
 from primary.write import Write
 
 
@@ -43,11 +44,18 @@ class SavedBatch:
 
 async def create(write: Write, record: NewImage) -> Saved:
     """Save one image. Raises `IdTaken` where its id is of an image which was never edited and yet differs."""
-    try:
-        saved = await create_many(write, [record])
-    except IdTaken as error:
-        raise IdTaken(error.id) from None  # there is no batch to have a place in
-    return Saved(saved.images[0], saved.created == 1)
+    row = _row(record, 0)
+    asked = {"user": write.user, "rows": dumps([row], ensure_ascii=False)}
+    while True:  # more than once only if the one that stood in the way was deleted before it could be read
+        (made,) = await write.finish((statements.INSERT_RETURNING, asked))
+        if made.rows:
+            return Saved(image_of(made.one_or_none()), created=True)
+        try:
+            stored = await _in_the_way(write, [row])
+        except IdTaken as error:
+            raise IdTaken(error.id) from None  # there is no batch to have a place in
+        if stored:
+            return Saved(stored[row["id"]], created=False)
 
 
 async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
@@ -94,9 +102,10 @@ async def patch(write: Write, image_id: UUID, changes: ImagePatch, *, row_versio
     given = changes.given()
     update = statements.update(tuple(given), conditional=row_version is not None)
     asked = {"user": write.user, "image": image_id, "row_version": row_version}
-    row = (await write.execute(update, asked | statements.as_given(given))).one_or_none()
+    changed, *now = await write.finish((update, asked | statements.as_given(given)), *_now(asked))
+    row = changed.one_or_none()
     if row is None:
-        await _refuse(write, image_id)
+        _refuse(now)
     return image_of(row)
 
 
@@ -106,8 +115,9 @@ async def delete(write: Write, image_id: UUID, *, row_version: int | None = None
     Raises `NotFound` and `RowVersionConflict`.
     """
     asked = {"user": write.user, "image": image_id, "row_version": row_version}
-    if (await write.execute(statements.DELETE[row_version is not None], asked)).rowcount == 0:
-        await _refuse(write, image_id)
+    gone, *now = await write.finish((statements.DELETE[row_version is not None], asked), *_now(asked))
+    if gone.rowcount == 0:
+        _refuse(now)
 
 
 def image_of(row: Any) -> Image:
@@ -116,10 +126,14 @@ def image_of(row: Any) -> Image:
     return Image(**values | {"meta": msgspec.Raw(values["meta"].encode())})
 
 
-async def _refuse(write: Write, image_id: UUID) -> NoReturn:
-    """Say why there was no image to change at the row version that was expected."""
-    now = (await write.execute(statements.CURRENT, {"user": write.user, "image": image_id})).one_or_none()
-    raise NotFound if now is None else RowVersionConflict(image_of(now))
+def _now(asked: dict[str, Any]) -> list[Asked]:
+    """Give what has to be looked at to say why there was no image to change; without a row version, nothing."""
+    return [] if asked["row_version"] is None else [(statements.CURRENT, asked)]
+
+
+def _refuse(now: list[Result]) -> NoReturn:
+    row = now[0].one_or_none() if now else None
+    raise NotFound if row is None else RowVersionConflict(image_of(row))
 
 
 async def _in_the_way(write: Write, rows: list[dict[str, Any]]) -> dict[str, Image]:

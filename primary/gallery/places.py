@@ -104,14 +104,14 @@ async def put(write: Write, album_id: UUID, places: Sequence[NewPlace]) -> Added
         {"image_id": image_id, "position": position, "caption": fields.get("caption")}
         for (image_id, fields), position in zip(given, positions, strict=True)
     ]
-    new = (await write.execute(_PUT, here | {"rows": dumps(rows)})).rowcount
-    if new < len(rows):
-        told = [
-            {"image_id": image_id, "caption": fields["caption"]} for image_id, fields in given if "caption" in fields
-        ]
-        await write.execute(_CAPTION, here | {"rows": dumps(told)})
-    placed = {UUID(row.image_id): Placed(**row._asdict()) for row in await write.execute(_SOME, here | {"images": ids})}
-    return Added([placed[image_id] for image_id in ids], new)
+    told = [{"image_id": image_id, "caption": fields["caption"]} for image_id, fields in given if "caption" in fields]
+    put, _, some = await write.finish(
+        (_PUT, here | {"rows": dumps(rows)}),
+        (_CAPTION, here | {"rows": dumps(told)}),
+        (_SOME, here | {"images": ids}),
+    )
+    placed = {UUID(row.image_id): Placed(**row._asdict()) for row in some}
+    return Added([placed[image_id] for image_id in ids], put.rowcount)
 
 
 async def change(write: Write, album_id: UUID, image_id: UUID, patch: PlacePatch) -> Placed:
@@ -141,14 +141,17 @@ async def reorder(write: Write, album_id: UUID, image_ids: Sequence[UUID]) -> li
         raise NotFound(IN_ALBUM, faults)
     if len(there) > len(image_ids):
         raise OrderIncomplete(len(there) - len(image_ids))
-    await write.execute(_ORDER, here | {"images": list(image_ids)})
-    return [Placed(**row._asdict()) for row in await write.execute(_ALL, here)]
+    _, now = await write.finish((_ORDER, here | {"images": list(image_ids)}), (_ALL, here))
+    return [Placed(**row._asdict()) for row in now]
 
 
 async def take_out(write: Write, album_id: UUID, image_id: UUID) -> None:
     """Take an image out of an album; the image itself stays."""
-    here = await _here(write, album_id)
-    if (await write.execute(_TAKE_OUT, here | {"image": image_id})).rowcount == 0:
+    here = {"user": write.user, "album": album_id}
+    album, gone = await write.finish((_ALBUM, here), (_TAKE_OUT, here | {"image": image_id}))
+    if not album.rows:
+        raise NotFound("album")
+    if gone.rowcount == 0:
         raise NotFound(IN_ALBUM)
 
 

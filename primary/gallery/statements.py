@@ -19,11 +19,12 @@ from primary.gallery.image import Image
 from primary.gallery.records import NewImage
 from primary.gallery.tables import catalog, image, image_activity
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _FIELDS = NewImage.__struct_fields__
 
 
-def _default(column: sa.Column[Any]) -> str:
+def default_sql(column: sa.Column[Any]) -> str:
+    """Give the SQL of a column's default, nothing where it has none."""
     return str(column.server_default.arg) if isinstance(column.server_default, sa.DefaultClause) else ""
 
 
@@ -32,7 +33,7 @@ def _asked(name: str) -> str:
     if name == "created_at":
         # Images saved together are a microsecond apart, so that they stay in the order they were given in.
         return "coalesce(r.created_at, now() + r.n * interval '1 microsecond')"
-    default = _default(image.c[name])
+    default = default_sql(image.c[name])
     return f"coalesce(r.{name}, {default})" if default else f"r.{name}"
 
 
@@ -53,7 +54,7 @@ def activity_values() -> dict[str, str]:
     for column in catalog["image_activity"].columns:
         if column.name in Image.__struct_fields__:
             value = column.mapping.wire.replace("{}", f"image_activity.{column.name}")
-            default = _default(image_activity.c[column.name])
+            default = default_sql(image_activity.c[column.name])
             values[column.name] = f"coalesce({value}, {default})" if default else value
     return values
 
@@ -63,7 +64,7 @@ def selected(values: dict[str, str]) -> str:
     return ", ".join(f"{sql} AS {name}" for name, sql in values.items())
 
 
-_RECORDS = ", ".join(["n int", *(f"{name} {image.c[name].type.compile(_DIALECT)}" for name in _FIELDS)])
+_RECORDS = ", ".join(["n int", *(f"{name} {image.c[name].type.compile(DIALECT)}" for name in _FIELDS)])
 _SOURCE = f"json_to_recordset(CAST(:rows AS json)) AS r({_RECORDS})"
 
 _INSERT = f"""

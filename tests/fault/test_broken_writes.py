@@ -54,7 +54,6 @@ class Image:
 
     prompt: str = "a pool"
     moment: str = ""
-    commits: bool = True
     there: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,8 +61,7 @@ class Image:
         await self._stop("before its first statement")
         await write.execute(SAVE, {"user": write.user, "prompt": self.prompt})
         await self._stop("between statements")
-        cursor = await (write.commit() if self.commits else write.cursor())
-        return Given(201, str(cursor).encode())
+        return Given(201, str(await write.cursor()).encode())
 
     async def _stop(self, moment: str) -> None:
         if moment == self.moment:
@@ -84,7 +82,6 @@ class Writer:
         self.told.append((user, str(cursor)))
 
     async def save(self, work: Image, user: str = "ann", key: str = "") -> Given:
-        work.commits = not key
         return await once(self.primary, user, Asked(key, b"d") if key else None, work, kept_s=60)
 
     async def count(self, prompt: str = "a pool") -> int:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from primary.errors import PrimaryUnavailable
+from primary.gallery import activity, albums, events, images, places
+from primary.gallery.album_records import AlbumPatch, NewAlbum, NewPlace
+from primary.gallery.events import Happened
+from primary.gallery.records import ImagePatch, NewImage
 from primary.once import Asked, Given, once
 from primary.postgres import Primary
-from primary.write import Write
+from primary.write import Write, writing
 from tests.support.http import execute
 from tests.support.proxy import proxied
 
@@ -28,11 +33,6 @@ FOR EACH ROW EXECUTE FUNCTION at_commit()"""
 
 
 async def save(write: Write) -> Given:
-    await write.execute(SAVE, {"user": write.user})
-    return Given(201, str(await write.commit()).encode())
-
-
-async def save_under_key(write: Write) -> Given:
     await write.execute(SAVE, {"user": write.user})
     return Given(201, str(await write.cursor()).encode())
 
@@ -68,14 +68,84 @@ async def assert_whole(primary: Primary, url: str) -> None:
     assert await count(url) == before + 1
 
 
-async def test_a_write_is_two_round_trips(database_url: str) -> None:
+async def save_last(write: Write) -> Given:
+    await write.finish((SAVE, {"user": write.user}))
+    return Given(201, str(await write.cursor()).encode())
+
+
+@pytest.mark.parametrize(("work", "trips", "under_key"), [(save, 2, 4), (save_last, 1, 3)])
+async def test_a_write_is_as_many_round_trips_as_it_has_steps(
+    database_url: str, work: Callable[[Write], Awaitable[Given]], trips: int, under_key: int
+) -> None:
     async with proxied(database_url) as proxy, through(proxy.url) as primary:
         await saved(primary)
         for number in range(8):  # past the number of times after which psycopg prepares a statement
             before = proxy.round_trips
-            await saved(primary)
-            assert proxy.round_trips == before + 2
-            await once(primary, "ann", Asked(f"k{number}", b"d"), save_under_key, kept_s=60)
+            await once(primary, "ann", None, work, kept_s=60)
+            assert proxy.round_trips - before == trips
+            before = proxy.round_trips
+            await once(primary, "ann", Asked(f"k{number}", b"d"), work, kept_s=60)
+            assert proxy.round_trips - before == under_key
+
+
+async def test_what_comes_after_the_commit_is_a_transaction_of_its_own(database_url: str) -> None:
+    async def look_after(write: Write) -> Given:
+        await write.finish((SAVE, {"user": write.user}))
+        found = await write.execute(sa.text("SELECT count(*) FROM image WHERE user_id = :user"), {"user": write.user})
+        assert found.value() == 1
+        raise LookupError
+
+    told: list[str] = []
+    async with through(database_url) as primary:
+        primary.watch(lambda user, cursor: told.append(str(cursor)))
+        with pytest.raises(LookupError):
+            await once(primary, "ann", Asked("k", b"d"), look_after, kept_s=60)
+        assert (await count(database_url), told) == (0, [])  # under a key, all is one transaction
+        with pytest.raises(LookupError):
+            await once(primary, "ann", None, look_after, kept_s=60)
+        assert (await count(database_url), len(told)) == (1, 1)
+        await assert_whole(primary, database_url)
+
+
+A_POOL = NewImage(prompt="a pool", image_url="https://images.example/1.png")
+STEPS: dict[str, Callable[[Write, UUID, UUID], Awaitable[object]]] = {
+    "save": lambda write, image, album: images.create(write, A_POOL),
+    "edit": lambda write, image, album: images.patch(write, image, ImagePatch(prompt="another")),
+    "edit what is at a row version": lambda write, image, album: images.patch(
+        write, image, ImagePatch(prompt="a third"), row_version=2
+    ),
+    "favourite": lambda write, image, album: activity.set_favorite(write, image, True),
+    "no favourite": lambda write, image, album: activity.toggle_favorite(write, image),
+    "rate": lambda write, image, album: activity.rate(write, image, 80),
+    "view": lambda write, image, album: events.count(write, image, "view", Happened(client_event_id="e")),
+    "view again": lambda write, image, album: events.count(write, image, "view", Happened(client_event_id="e")),
+    "o": lambda write, image, album: events.count(write, image, "o", Happened()),
+    "no o": lambda write, image, album: events.take_o_back(write, image),
+    "edit an album": lambda write, image, album: albums.patch(write, album, AlbumPatch(title="Ebb"), row_version=1),
+    "make an album": lambda write, image, album: albums.create(write, NewAlbum(title="Neap")),
+    "take out": lambda write, image, album: places.take_out(write, album, image),
+    "delete an album": lambda write, image, album: albums.delete(write, album),
+    "delete": lambda write, image, album: images.delete(write, image),
+}
+
+
+async def test_what_people_do_all_day_is_one_round_trip_each(database_url: str) -> None:
+    async with proxied(database_url) as proxy, through(proxy.url) as primary:
+        async with writing(primary, "ann") as write:
+            image = UUID((await images.create(write, A_POOL)).image.id)
+            album = UUID((await albums.create(write, NewAlbum(title="Spring"))).album.id)
+            await places.put(write, album, [NewPlace(image_id=image)])
+        took = {}
+        for name, step in STEPS.items():
+
+            async def work(write: Write, step: Callable[..., Awaitable[object]] = step) -> Given:
+                await step(write, image, album)
+                return Given(200, str(await write.cursor()).encode())
+
+            before = proxy.round_trips
+            await once(primary, "ann", None, work, kept_s=60)
+            took[name] = proxy.round_trips - before
+        assert took == dict.fromkeys(STEPS, 1)
 
 
 async def test_a_commit_that_fails_is_a_failed_write(database_url: str) -> None:
@@ -83,9 +153,9 @@ async def test_a_commit_that_fails_is_a_failed_write(database_url: str) -> None:
     async with through(database_url) as primary:
         told: list[str] = []
         primary.watch(lambda user, cursor: told.append(user))
-        for work in (save, save_under_key):
+        for asked in (None, Asked("k", b"d")):
             with pytest.raises(psycopg.errors.RaiseException):
-                await once(primary, "ann", None, work, kept_s=60)
+                await once(primary, "ann", asked, save, kept_s=60)
         assert (await count(database_url), told) == (0, [])
         await execute(database_url, "DROP TRIGGER at_commit ON image")
         await assert_whole(primary, database_url)
@@ -128,7 +198,7 @@ async def test_a_write_that_executes_nothing_leaves_nothing_for_the_next(databas
 
 async def test_a_write_that_only_commits_gives_the_cursor(database_url: str) -> None:
     async def commit(write: Write) -> Given:
-        return Given(200, str(await write.commit()).encode())
+        return Given(200, str(await write.cursor()).encode())
 
     async with through(database_url) as primary:
         first = await saved(primary)
