@@ -102,3 +102,11 @@ class Feed(Protocol):
         nothing that was read of a pull that failed may be kept.
         """
         ...
+
+    def ahead(self, user: str, since: Cursor, position: int, at_least: Cursor) -> Pull | None:
+        """Give what is known already, without a look at the source, of what changed for ``user`` since a cursor.
+
+        A pull that is `whole` and gets at least as far as told, which the source was at once; None where there is none.
+        It can be had once. Unlike what `pull` gives, it may be of before the call.
+        """
+        ...

@@ -23,11 +23,14 @@ from primary.errors import InTheWay, InvalidValue, MigrationsPending, PrimaryBus
 from primary.lent import Lent
 from primary.line import Connection, Line
 from primary.patience import patience
-from primary.touched import Touched
+from primary.touched import Statements, Touched
+from primary.transaction import Behind
 
 Moved = Callable[[str, Cursor], None]
 """Called with a user and the cursor that a write of this process has just committed."""
 
+Look = Callable[[Lent, str, Statements], Behind | None]
+"""Called with the connection, the user and the last statements of a write; gives what is to be asked behind them."""
 
 EPOCH_SQL = """
 concat_ws('-', to_hex((SELECT system_identifier FROM pg_control_system())),
@@ -87,6 +90,7 @@ class Primary:
         self._waiting: set[asyncio.Timeout] = set()  # for a connection, in the belief that there will be one
         self._places: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._watchers: list[Moved] = []
+        self._look: Look | None = None
         self._options: dict[str, Any] = {
             "autocommit": True,
             "prepare_threshold": 5 if prepared_statements else None,
@@ -135,6 +139,14 @@ class Primary:
     def watch(self, moved: Moved) -> None:
         """Have ``moved`` called after each commit of a write (`primary.write`)."""
         self._watchers.append(moved)
+
+    def look_behind(self, look: Look) -> None:
+        """Have what ``look`` gives asked in the round trip of a write's commit."""
+        self._look = look
+
+    def behind(self, connection: Lent, user: str, statements: Statements) -> Behind | None:
+        """Give what is to be asked behind the commit of these statements."""
+        return self._look and self._look(connection, user, statements)
 
     def moved(self, user: str, cursor: Cursor, tables: Sequence[str]) -> None:
         """Tell who watches of a write that was just committed, and of the tables that it touched."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import psycopg
 
+from primary.ahead import Ahead
 from primary.capture import SCHEMA, quoted, table_sql
 from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from primary.errors import MigrationsPending
-from primary.feed import VALUES, Batch, Kind, Reason, Row
+from primary.feed import VALUES, Batch, Kind, Pull, Reason, Row
 from primary.lent import Lent, together
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary, give_up
 from primary.stream import Stream
+from primary.touched import Statements
+from primary.transaction import Behind
 
 BATCH_ROWS = 500  # so many come at once: twice as fast as 5,000, for they stay in the processor's cache
 PIPELINED_ROWS_MAX = 2_000  # so many changes are asked for at once, in one round trip; more are streamed
@@ -79,23 +82,57 @@ class PostgresFeed:
     """Implements `primary.feed.Feed` on a `Primary`.
 
     When nothing changed a pull is one round trip; a small change is two, or one where a write through this process
-    made it (`primary.touched`).
+    made it (`primary.touched`), or none, where that looked itself (`primary.ahead`).
     """
 
     def __init__(self, primary: Primary, catalog: Catalog) -> None:
         self._primary = primary
         self._catalog = catalog
+        self._ahead = Ahead()
+        primary.look_behind(self._look)
+
+    def ahead(self, user: str, since: Cursor, position: int, at_least: Cursor) -> Pull | None:
+        """See `Feed.ahead`."""
+        return self._ahead.take(user, since, position, at_least)
 
     @asynccontextmanager
     async def pull(self, user: str, since: Cursor | None, position: int = 0) -> AsyncIterator[PostgresPull]:
         """See `Feed.pull`. Raises also `MigrationsPending` where tables or columns are missing."""
         async with self._primary.connection() as connection:
             try:
+                self._ahead.forget(user)
                 pull = PostgresPull(connection, self._catalog, user, since, position, self._primary.answer_timeout_s)
                 async with pull.opened(self._primary.touched.take(user)):
                     yield pull
+                self._ahead.stood(user, pull.cursor)
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise MigrationsPending from error
+
+    def _look(self, connection: Lent, user: str, statements: Statements) -> Behind | None:
+        tables = self._primary.touched.by(statements)
+        since = self._ahead.since(user) if tables else None
+        if since is None:
+            return None
+        pull = PostgresPull(connection, self._catalog, user, since, 0, self._primary.answer_timeout_s)
+        return _Look(pull, tables, partial(self._ahead.keep, user, since, pull))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Implements `primary.transaction.Behind`: a pull that is asked in the round trip of a write."""
+
+    pull: PostgresPull
+    tables: frozenset[str]
+    keep: Callable[[], None]
+
+    async def ask(self) -> None:
+        """See `Behind.ask`."""
+        await self.pull.ask_at_once(self.tables)
+
+    async def answered(self) -> None:
+        """See `Behind.answered`."""
+        if await self.pull.take_at_once() and self.pull.whole:
+            self.keep()
 
 
 class PostgresPull:
@@ -117,6 +154,8 @@ class PostgresPull:
         self._since = since
         self._since_position = position
         self._stream: Stream | None = None  # where a snapshot is held, to stream from
+        self._standing: psycopg.AsyncCursor[tuple[Any, ...]]
+        self._found: dict[str, psycopg.AsyncCursor[tuple[Any, ...]]]
         self._stand: _Stand
         self.cursor: Cursor
         self.position: int
@@ -155,21 +194,29 @@ class PostgresPull:
 
     async def _read_at_once(self, tables: frozenset[str]) -> bool:
         """Find out where the user stands and read these tables' changes, in one round trip; tell if that was all."""
-        names = [table.name for table in self._catalog if table.name in tables]
         async with together(self._connection):
-            await self._connection.execute(_BEGIN)
-            await self._connection.execute(_BY_INDEX)
-            asked = await self._ask(_STAND)
-            few = {name: _changes_sql(self._catalog[name], PIPELINED_ROWS_MAX) for name in names}
-            found = {name: await self._ask(sql) for name, sql in few.items()}
-            await self._connection.execute("ROLLBACK")
+            await self.ask_at_once(tables)
+        return await self.take_at_once()
+
+    async def ask_at_once(self, tables: frozenset[str]) -> None:
+        """Ask where the user stands and for these tables' changes, in a transaction of its own."""
+        names = [table.name for table in self._catalog if table.name in tables]
+        await self._connection.execute(_BEGIN)
+        await self._connection.execute(_BY_INDEX)
+        self._standing = await self._ask(_STAND)
+        few = {name: _changes_sql(self._catalog[name], PIPELINED_ROWS_MAX) for name in names}
+        self._found = {name: await self._ask(sql) for name, sql in few.items()}
+        await self._connection.execute("ROLLBACK")
+
+    async def take_at_once(self) -> bool:
+        """Take what was asked for; tell if that was all there is."""
         # Only what the transaction's own snapshot says counts: an earlier look may have been of another state.
-        self._settle(await self._stand_of(asked))
+        self._settle(await self._stand_of(self._standing))
         if self.kind is Kind.UNCHANGED:
             return True
-        if not self._is_small or self._known() - found.keys():
+        if not self._is_small or self._known() - self._found.keys():
             return False
-        rows = {name: await cursor.fetchall() for name, cursor in found.items()}
+        rows = {name: await cursor.fetchall() for name, cursor in self._found.items()}
         self.whole = [
             Batch(name, changes=_adapted(self._catalog[name], each, VALUES)) for name, each in rows.items() if each
         ]

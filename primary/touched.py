@@ -1,29 +1,47 @@
-"""Which tables the last write of this process touched, by its user: a hint for who pulls what it wrote.
+"""Which tables the last write of this process touched, by its user and by its statements: hints for who pulls.
 
 Only a hint. Who takes it asks for the rows of those tables together with where the user stands, in one round trip, and
 looks there whether that was all. Where there is no hint, where another's change came in between, and where the hint is
-wrong, that look says so, and it takes a round trip more.
+wrong, that look says so, and it takes a round trip more. What a write is about to touch is not known before it has:
+it is taken for what the same statements touched the last time.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 USERS_MAX = 1_000  # of whom something is kept: who writes and is not pulled here is forgotten when others write
 
 
+STATEMENTS_MAX = 256  # sets of them, of which something is kept
+
+Statements = tuple[Hashable, ...]
+
+
 class Touched:
-    """Keeps the hints until they are taken."""
+    """Keeps the hints of users until they are taken."""
 
     def __init__(self) -> None:
         self._tables: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._by: OrderedDict[Statements, frozenset[str]] = OrderedDict()
 
     def note(self, user: str, tables: Iterable[str]) -> None:
         """Note that a write of ``user`` that was just committed touched these tables."""
         self._tables[user] = self._tables.pop(user, frozenset()) | frozenset(tables)
         if len(self._tables) > USERS_MAX:
             self._tables.popitem(last=False)
+
+    def learn(self, statements: Statements, tables: Iterable[str]) -> None:
+        """Note that these statements, together, have touched these tables."""
+        self._by[statements] = frozenset(tables)
+        self._by.move_to_end(statements)
+        if len(self._by) > STATEMENTS_MAX:
+            self._by.popitem(last=False)
+
+    def by(self, statements: Statements) -> frozenset[str]:
+        """Give the tables that these statements touched the last time."""
+        return self._by.get(statements, frozenset())
 
     def take(self, user: str) -> frozenset[str]:
         """Give the tables that were noted since the last call."""

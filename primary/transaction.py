@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import sqlalchemy as sa
@@ -26,6 +26,18 @@ _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 Asked = tuple[sa.Executable | str, Mapping[str, Any]]
 """A statement, of SQLAlchemy's or as psycopg takes it, and its values."""
+
+
+class Behind(Protocol):
+    """What is asked in the round trip of a commit, after it."""
+
+    async def ask(self) -> None:
+        """Execute it, on the connection of the transaction, and leave no transaction open."""
+        ...
+
+    async def answered(self) -> None:
+        """Take the answers; all of it was executed."""
+        ...
 
 
 class Result:
@@ -70,9 +82,10 @@ class Transaction:
         """Whether something was executed since the last commit."""
         return self._lent.info.transaction_status is not TransactionStatus.IDLE
 
-    async def execute(self, *statements: Asked, commit: bool = False) -> list[Result]:
+    async def execute(self, *statements: Asked, commit: bool = False, behind: Behind | None = None) -> list[Result]:
         """Run statements in one round trip, and commit if told. Where one of them fails, nothing is committed.
 
+        What is to be asked ``behind`` a commit may fail: it is not told of an answer then.
         What is made anew at each call is written as SQL at each call; of values that psycopg knows no form for (JSON),
         the caller gives one.
         """
@@ -82,14 +95,25 @@ class Transaction:
         if len(ran) == 1 and not begins and not commit:  # which costs less by itself
             await _run(*ran[0])
         else:
-            async with together(self._lent):
-                if begins:
-                    await self._lent.execute("BEGIN")
-                    await _run(self._lent.cursor(), self._first)
-                for one in ran:
-                    await _run(*one)
-                if commit:
-                    await self._lent.execute("COMMIT")
+            committed = self._lent.cursor()
+            try:
+                async with together(self._lent):
+                    if begins:
+                        await self._lent.execute("BEGIN")
+                        await _run(self._lent.cursor(), self._first)
+                    for one in ran:
+                        await _run(*one)
+                    if commit:
+                        await committed.execute("COMMIT")
+                        if behind is not None:
+                            await behind.ask()
+            except psycopg.Error:
+                if committed.statusmessage != "COMMIT":
+                    raise
+                await self.roll_back()
+            else:
+                if behind is not None:
+                    await behind.answered()
         return [
             Result(await cursor.fetchall() if cursor.description is not None else (), cursor.rowcount)
             for cursor in cursors

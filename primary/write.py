@@ -26,9 +26,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from primary.cursor import Cursor
+from primary.lent import Lent
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary
-from primary.transaction import Asked, Result, Transaction
+from primary.touched import Statements
+from primary.transaction import Asked, Behind, Result, Transaction
 
 ACTOR = "tidepool.actor"
 """Names who writes, for triggers that tell: `current_setting('tidepool.actor', true)`, empty where nobody said."""
@@ -62,11 +64,13 @@ class Write:
     Unless it ``commits`` by itself: then `finish` does, and a block that raises after it undoes nothing.
     """
 
-    __slots__ = ("_commits", "_moved", "_primary", "_transaction", "user")
+    __slots__ = ("_commits", "_last", "_lent", "_moved", "_primary", "_transaction", "user")
 
-    def __init__(self, primary: Primary, transaction: Transaction, user: str, *, commits: bool) -> None:
+    def __init__(self, primary: Primary, lent: Lent, transaction: Transaction, user: str, *, commits: bool) -> None:
         self.user = user
         self._primary = primary
+        self._lent = lent
+        self._last: Statements = ()  # the statements that it was finished with
         self._transaction = transaction
         self._commits = commits
         self._moved: tuple[Cursor, list[str]] | None = None
@@ -85,8 +89,10 @@ class Write:
         `PrimaryUnavailable`.
         """
         self._moved = None
+        self._last = tuple(statement for statement, _ in statements)
+        asked = (*statements, (_CURSOR, {"user": self.user}))
         *results, moved = await self._transaction.execute(
-            *statements, (_CURSOR, {"user": self.user}), commit=self._commits
+            *asked, commit=self._commits, behind=self._looking() if self._commits else None
         )
         epoch, version, tables = moved.one_or_none()
         self._moved = Cursor(epoch, version), tables
@@ -104,12 +110,19 @@ class Write:
     async def end(self, *statements: Asked) -> None:
         """Run what does not move the user's cursor, and commit, in one round trip, unless that was done."""
         if self._transaction.is_open:
-            await self._transaction.execute(*statements, commit=True)
+            await self._transaction.execute(*statements, commit=True, behind=self._looking())
             self._tell()
+
+    def _looking(self) -> Behind | None:
+        """Give what is to be asked behind the commit; of what took many steps, and may be much, nothing."""
+        return self._primary.behind(self._lent, self.user, self._last) if self._last else None
 
     def _tell(self) -> None:
         if self._moved is not None:
-            self._primary.moved(self.user, *self._moved)
+            cursor, tables = self._moved
+            if self._last:
+                self._primary.touched.learn(self._last, tables)
+            self._primary.moved(self.user, cursor, tables)
 
 
 @asynccontextmanager
@@ -123,7 +136,7 @@ async def writing(primary: Primary, user: str, *, commits: bool = False) -> Asyn
     turn = (_TURN, {"wait_ms": str(wait_ms), "user": user})
     async with primary.place(user), primary.connection() as lent, patience(primary.answer_timeout_s):
         transaction = Transaction(lent, turn)
-        write = Write(primary, transaction, user, commits=commits)
+        write = Write(primary, lent, transaction, user, commits=commits)
         try:
             yield write
             await write.end()

@@ -208,6 +208,8 @@ class Store:
             if slot.begun == ticket:  # none has begun since the caller asked
                 if (there := _there(slot, at_least)) is not None:  # the one that was under way did it
                     return there
+                if (done := await self._sync_ahead(slot, at_least)) is not None:
+                    return done  # and to no one else: who asks for more than this is told of a look of their own
                 slot.begun += 1
                 try:
                     with _told():
@@ -218,6 +220,20 @@ class Store:
             raise slot.outcome
         assert slot.outcome is not None
         return slot.outcome
+
+    async def _sync_ahead(self, slot: Slot, at_least: Cursor | None) -> SyncResult | None:
+        """Get there without a look at the primary, where that is possible."""
+        if at_least is None or slot.replica is None:
+            return None
+        state = slot.replica.state
+        pull = self._feed.ahead(slot.user, state.cursor, state.position, at_least)
+        if pull is None:
+            return None
+        self._syncs += 1
+        try:
+            return await self._take_in(slot, pull)
+        except (Doubt, OSError):
+            return None  # the sync that follows meets it too, and knows what to do
 
     async def _sync(self, slot: Slot) -> SyncResult:
         """Sync within the slot's lock."""

@@ -45,6 +45,10 @@ class TestFeed:
             finally:
                 self._under_way -= 1
 
+    def ahead(self, user: str, since: Cursor, position: int, at_least: Cursor) -> Pull | None:
+        """See `primary.feed.Feed.ahead`; this needs no primary."""
+        return self._feed.ahead(user, since, position, at_least)
+
     async def looked(self, times: int) -> None:
         """Wait until so many pulls have looked at the primary since the beginning."""
         async with asyncio.timeout(20):
