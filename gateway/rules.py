@@ -125,9 +125,12 @@ class Folder:
 
     def read(self, text: str) -> Path:
         """See `Rule`."""
-        path = Path(text).expanduser()
-        if "\0" in text or (path.exists() and not path.is_dir()):
-            raise ValueError(text)
+        try:
+            path = Path(text).expanduser()
+            if "\0" in text or (path.exists() and not path.is_dir()):
+                raise ValueError(text)
+        except (RuntimeError, OSError):  # "~" of nobody here; longer than a name may be
+            raise ValueError(text) from None
         return path
 
     def __str__(self) -> str:

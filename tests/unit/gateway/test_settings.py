@@ -104,6 +104,8 @@ def test_every_setting_can_be_set():
         ("LOOK_IDLE_MS", "501", "a whole number from 2 to 500"),
         ("EVENT_HEARTBEAT_S", "0", "a number of seconds"),
         ("DATA_DIR", "/dev/null", "a folder"),
+        ("DATA_DIR", "~nobody-of-that-name/data", "a folder"),
+        ("DATA_DIR", "n" * 300, "a folder"),
         ("JWT_AUDIENCE", "two\nlines", "one line"),
     ],
 )
