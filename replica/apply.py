@@ -39,7 +39,7 @@ async def apply(
         pull.stop()
         await writer.run(_roll_back)
         raise
-    if applied >= STAGED_ROWS_MIN:
+    if pull.whole is None or applied >= STAGED_ROWS_MIN:  # what is streamed is laid out, however few it turns out to be
         await writer.run(narrow)
     return applied
 

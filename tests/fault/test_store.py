@@ -8,6 +8,7 @@ import threading
 import apsw
 import pytest
 
+from primary import postgres_feed
 from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed
@@ -232,4 +233,32 @@ async def test_a_log_that_a_large_change_made_long_is_taken_in_after_it_and_does
         await change(bay.primary, "ann", rows=1)
         await bay.store.sync("ann")
         assert log.stat().st_size <= 2 << 20 < made
+    await bay.assert_same("ann")
+
+
+# ------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("images", [1, 100])
+async def test_a_change_that_is_streamed_gives_back_what_it_took_however_few_rows_it_has(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    def held(connection: apsw.Connection) -> tuple[int, int]:
+        return (
+            connection.execute("PRAGMA cache_size").get,
+            connection.execute("SELECT count(*) FROM temp.sqlite_master").get,
+        )
+
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    assert replica._writer is not None
+    before = await replica._writer.run(held)
+    monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 0)  # as where marks of other tables are many
+    await grow(bay.primary, "ann", images)
+    await bay.store.sync("ann")
+    assert await replica._writer.run(held) == before
     await bay.assert_same("ann")
