@@ -122,6 +122,11 @@ class Replica(Source):
         await self._write(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
 
     @property
+    def is_read(self) -> bool:
+        """Whether a read of it is in the lane, or waits for its turn there; `close` waits for all of them."""
+        return self._row.locked()
+
+    @property
     def writes(self) -> bool:
         """Whether there is a connection that writes."""
         return self._writer is not None

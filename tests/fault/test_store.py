@@ -212,6 +212,30 @@ async def test_more_readers_than_open_files_are_all_served(
         assert bay.store.counts().open_replicas <= bound
 
 
+async def test_nobody_waits_for_the_long_reads_of_another_to_have_a_file_opened(
+    primary: Primary, catalog: Catalog, feed: Feed
+) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    limits = StoreLimits(replica_open_max=2, read_timeout_ms=200)
+    async with opened(primary, catalog, feed, limits) as bay:
+        for user in ("ann", "bob", "cat"):
+            await grow(primary, user, 1)
+            await bay.store.sync(user)
+        await bay.store.read("ann", _images)
+        crowd = [
+            asyncio.create_task(bay.store.read("ann", lambda connection: connection.execute(endless), long=True))
+            for _ in range(30)  # 6 s, one by one
+        ]
+        await asyncio.sleep(0.01)
+        await bay.store.read("cat", _images)  # ann's is what was used least lately, and is in use
+        async with asyncio.timeout(1.5):
+            assert (await bay.store.read("bob", _images)).value == 1
+        assert bay.store.counts().open_replicas == 2
+        for task in crowd:
+            task.cancel()
+        await asyncio.wait(crowd)
+
+
 # ------------------------------------------------------------- the write-ahead log
 
 
