@@ -13,8 +13,10 @@ from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed
 from primary.postgres import Primary
+from replica import apply
 from replica.replica import Replica
 from replica.results import Reading, StoreLimits
+from replica.staging import Staging
 from tests.support.bay import Bay, opened
 from tests.support.open_files import open_files
 from tests.support.replicas import change, grow
@@ -285,4 +287,33 @@ async def test_a_change_that_is_streamed_gives_back_what_it_took_however_few_row
     await grow(bay.primary, "ann", images)
     await bay.store.sync("ann")
     assert await replica._writer.run(held) == before
+    await bay.assert_same("ann")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_long_rows_are_laid_out_in_lots_of_bounded_size(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    if streamed:
+        monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 0)
+    monkeypatch.setattr(apply, "STAGED_BYTES_MAX", 2 << 20)
+    lots: list[int] = []
+    whole = Staging.apply
+
+    def noted(staging: Staging, connection: apsw.Connection) -> None:
+        if staging.rows:
+            lots.append(staging.bytes_of(connection))
+        whole(staging, connection)
+
+    monkeypatch.setattr(Staging, "apply", noted)
+    async with bay.primary.connection() as connection:
+        await connection.execute(
+            "INSERT INTO image (user_id, prompt, image_url, description) "
+            "SELECT 'ann', 'p', 'u', repeat('x', 10000) FROM generate_series(1, 1000)"
+        )
+    await bay.store.sync("ann")
+    assert max(lots) < 4 << 20
+    assert sum(lots) > 10_000_000
     await bay.assert_same("ann")
