@@ -153,6 +153,7 @@ class Lane:
             except BaseException as caught:  # noqa: BLE001 - is told to the caller by its future; the lane goes on
                 error = trouble.of_reading(caught)
             self._loop.call_soon_threadsafe(self._deliver, job, value, error)
+            del job, value, error  # else they would be kept until the next one comes
 
     def _do(self, job: _Job) -> Any:
         source, work, given_up = job.source, job.work, job.answer.cancelled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 
 import apsw
@@ -271,6 +272,18 @@ async def test_a_cursor_that_a_read_keeps_does_not_keep_the_past(bay: Bay, long:
     reading = await bay.store.read("ann", _images)
     assert (reading.version, reading.value) == (synced.version, 5)
     assert kept is not None
+
+
+async def test_the_lane_keeps_nothing_of_what_it_has_read(bay: Bay) -> None:
+    class Much:
+        pass
+
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    given = weakref.ref((await bay.store.read("ann", lambda _: Much(), long=True)).value)
+    async with asyncio.timeout(2):
+        while given() is not None:
+            await asyncio.sleep(0.01)
 
 
 async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> None:
