@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidKeyError
+
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 SECRET_BYTES_MIN = 32  # as long as the digest of HS256; RFC 7518 §3.2 asks for no less
 
@@ -58,8 +61,10 @@ class Duration:
 
     def read(self, text: str) -> float:
         """See `Rule`."""
+        if not _DECIMAL.fullmatch(text):  # float() would also take "1_000", " 7 " and the digits of other scripts
+            raise ValueError(text)
         value = float(text)
-        if not self.least <= value <= self.most:  # NaN is refused too
+        if not self.least <= value <= self.most:
             raise ValueError(text)
         return value
 
@@ -125,9 +130,12 @@ class Folder:
 
     def read(self, text: str) -> Path:
         """See `Rule`."""
-        path = Path(text).expanduser()
-        if "\0" in text or (path.exists() and not path.is_dir()):
-            raise ValueError(text)
+        try:
+            path = Path(text).expanduser()
+            if "\0" in text or (path.exists() and not path.is_dir()):
+                raise ValueError(text)
+        except (RuntimeError, OSError):  # "~" of nobody here; longer than a name may be
+            raise ValueError(text) from None
         return path
 
     def __str__(self) -> str:

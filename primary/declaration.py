@@ -115,9 +115,13 @@ class SyncedTable:
             for column in table.columns
             if column.name != info.owner
         )
+        if not columns:
+            raise refuse("it has no column but its owner, and a replica's table needs one")
         names = {column.name for column in columns}
         if bad := sorted(name for name in names if not _NAME.fullmatch(name) or name == "rowid"):
             raise refuse(f"columns cannot be named {', '.join(bad)}")
+        if bad := sorted(index.name for index in info.indexes if not _NAME.fullmatch(index.name)):
+            raise refuse(f"read indexes cannot be named {', '.join(bad)}")
         if len({index.name for index in info.indexes}) < len(info.indexes):
             raise refuse("two of its read indexes have the same name")
         if any(index.name == "key" for index in info.indexes):

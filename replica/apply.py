@@ -21,6 +21,8 @@ STAGED_ROWS_MIN = (
     50  # changes of one table; of fewer each has its own statements, which cost less than a table to stage in
 )
 STAGED_ROWS_MAX = 10_000  # are laid out before they are applied: what is laid out takes memory, and more gain nothing
+STAGED_BYTES_MAX = 64 << 20  # nor may they take more memory, and as much again while they are sorted; rows can be long
+_PART_ROWS = 100  # after so many it is looked at how much there is
 
 
 async def apply(
@@ -39,7 +41,7 @@ async def apply(
         pull.stop()
         await writer.run(_roll_back)
         raise
-    if applied >= STAGED_ROWS_MIN:
+    if pull.whole is None or applied >= STAGED_ROWS_MIN:  # what is streamed is laid out, however few it turns out to be
         await writer.run(narrow)
     return applied
 
@@ -95,9 +97,10 @@ def _roll_back(connection: apsw.Connection) -> None:
 def _stage(schema: Schema, staging: Staging, batch: Batch, connection: apsw.Connection) -> None:
     if not staging.rows:
         widen(connection)
-    staging.add(connection, schema.catalog[batch.table], batch.changes)
-    if staging.rows >= STAGED_ROWS_MAX:
-        staging.apply(connection)
+    for start in range(0, len(batch.changes), _PART_ROWS):
+        staging.add(connection, schema.catalog[batch.table], batch.changes[start : start + _PART_ROWS])
+        if staging.rows >= STAGED_ROWS_MAX or staging.bytes_of(connection) >= STAGED_BYTES_MAX:
+            staging.apply(connection)
 
 
 def _apply_few(table: SyncedTable, changes: Sequence[Change], connection: apsw.Connection) -> None:

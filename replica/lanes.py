@@ -17,6 +17,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, TypeVar
@@ -124,14 +125,8 @@ class Lane:
             self._end_turn(source)
 
     def _end_turn(self, source: Source) -> None:
-        connection = source.connection
-        if connection is None or source.in_lane:
-            return
-        try:
-            _end(connection)
-        except apsw.Error:  # what it saw would be seen for ever
-            source.connection = None
-            connection.close()
+        if source.connection is not None and not source.in_lane:
+            _end(source)
 
     def _enqueue(self, source: Source, work: Work | None) -> asyncio.Future[Any]:
         self._end_turn(source)
@@ -158,6 +153,7 @@ class Lane:
             except BaseException as caught:  # noqa: BLE001 - is told to the caller by its future; the lane goes on
                 error = trouble.of_reading(caught)
             self._loop.call_soon_threadsafe(self._deliver, job, value, error)
+            del job, value, error  # else they would be kept until the next one comes
 
     def _do(self, job: _Job) -> Any:
         source, work, given_up = job.source, job.work, job.answer.cancelled
@@ -177,10 +173,22 @@ class Lane:
         try:
             return work(source.connection)
         finally:
-            _end(source.connection)
+            _end(source)
 
 
-def _end(connection: apsw.Connection) -> None:
-    if connection.in_transaction:  # else whoever read has ended it
-        connection.set_progress_handler(None, 0)  # the end itself is not to be stopped
-        connection.execute("ROLLBACK")
+def _end(source: Source) -> None:
+    """End the transaction of a source's connection; where that cannot be, end the connection.
+
+    A cursor that was kept with rows to come (an error's traceback keeps one, too) holds what it saw: whoever read next
+    would see that as well, however much is written meanwhile.
+    """
+    connection = source.connection
+    assert connection is not None
+    with suppress(apsw.Error):
+        if connection.in_transaction:  # else whoever read has ended it
+            connection.set_progress_handler(None, 0)  # the end itself is not to be stopped
+            connection.execute("ROLLBACK")
+        if connection.txn_state("main") == apsw.SQLITE_TXN_NONE:
+            return
+    source.connection = None
+    connection.close()

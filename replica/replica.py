@@ -107,13 +107,8 @@ class Replica(Source):
 
     async def finish(self) -> None:
         """Do what was left for after publishing: the indexes that carry rendered rows, and full-text search."""
-        writer = await self._begin_writing()
-        try:
-            await writer.run(lambda connection: _in_transaction(connection, self.unfinished))
-            await writer.run(_cut_log)
-            self.unfinished = []
-        finally:
-            await self._end_writing()
+        await self._write(lambda connection: _in_transaction(connection, self.unfinished), _cut_log)
+        self.unfinished = []
         self._passing("finish.done")
 
     @property
@@ -124,11 +119,12 @@ class Replica(Source):
 
     async def checkpoint(self) -> None:
         """Take the write-ahead log into the file. The disk is waited for, twice; readers go on."""
-        writer = await self._begin_writing()
-        try:
-            await writer.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
-        finally:
-            await self._end_writing()
+        await self._write(lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a read of it is in the lane, or waits for its turn there; `close` waits for all of them."""
+        return self._row.locked()
 
     @property
     def writes(self) -> bool:
@@ -198,6 +194,17 @@ class Replica(Source):
 
     # ------------------------------------------------------------- writing
 
+    async def _write(self, *works: Callable[[apsw.Connection], object]) -> None:
+        writer = await self._begin_writing()
+        try:
+            for work in works:
+                await writer.run(work)
+        except BaseException:
+            await writer.run(_nothing)  # what was broken off is over then, and the files are as they will be sealed
+            raise
+        finally:
+            await self._end_writing()
+
     async def _begin_writing(self) -> Writer:
         if seal.look(self.location) != self._seen:
             raise Doubt("the file was changed by someone else")
@@ -231,6 +238,10 @@ def _cut_log(connection: apsw.Connection) -> None:
     """Cut the log to nothing, if nobody reads: who reads apart does so for seconds, and syncs wait for this."""
     waits_ms = connection.execute("PRAGMA busy_timeout").get
     set_up(connection, ("busy_timeout=0", "wal_checkpoint(TRUNCATE)", f"busy_timeout={waits_ms}"))
+
+
+def _nothing(_: apsw.Connection) -> None:
+    pass
 
 
 def _in_transaction(connection: apsw.Connection, statements: list[str]) -> None:

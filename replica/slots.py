@@ -70,10 +70,15 @@ class Bound:
         return len(self._held) > self._most
 
     async def keep(self) -> None:
-        """Have those who are too many give it up, but for those that something is about to be done with."""
-        for slot in self:
-            if not self.exceeded:
-                return
-            if not slot.wanted and not slot.lock.locked():
-                async with slot.lock:
-                    await self._give_up(slot)
+        """Have those who are too many give it up, but for those that something is about to be done with.
+
+        Who is read in the lane gives it up when there are no others: their reads, which can be long, are waited for.
+        """
+        for even_if_read in (False, True):
+            for slot in self:
+                if not self.exceeded:
+                    return
+                is_read = slot.replica is not None and slot.replica.is_read
+                if not slot.wanted and not slot.lock.locked() and (even_if_read or not is_read):
+                    async with slot.lock:
+                        await self._give_up(slot)

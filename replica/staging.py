@@ -36,6 +36,14 @@ class Staging:
         connection.executemany(f"INSERT INTO {_staged(table)} VALUES ({', '.join('?' * len(names))})", changes)
         self.rows += len(changes)
 
+    def bytes_of(self, connection: apsw.Connection) -> int:
+        """Give how much memory they take."""
+        size, pages, free = (
+            connection.execute(f"PRAGMA temp.{told}").get for told in ("page_size", "page_count", "freelist_count")
+        )
+        taken: int = size * (pages - free)
+        return taken
+
     def apply(self, connection: apsw.Connection) -> None:
         """Take each touched row out, put those that live in, and mark them all, within the caller's transaction."""
         for table in self._tables.values():

@@ -1,7 +1,7 @@
 """What errors of SQLite and of the system say: that a file is not to be believed, or that the machine is in trouble.
 
 The difference matters. A file in doubt is set aside and built anew; a good file must outlast a full disk, too many open
-files, or another program's lock.
+files, a lack of memory, or another program's lock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import apsw
 
 from replica.errors import Doubt, ReadTimeout, ReplicaUnavailable
 
-HINT = "Check that the data directory's disk has room and works, and that the process may open more files."
+HINT = (
+    "Check that the data directory's disk has room and works, and that the process has memory and may open more files."
+)
 
 _BROKEN = {
     apsw.SQLITE_CORRUPT,
@@ -21,7 +23,14 @@ _BROKEN = {
     apsw.SQLITE_IOERR_CORRUPTFS,
     apsw.SQLITE_IOERR_DATA,
 }
-_IN_TROUBLE = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN, apsw.SQLITE_BUSY}
+_IN_TROUBLE = {
+    apsw.SQLITE_FULL,
+    apsw.SQLITE_IOERR,
+    apsw.SQLITE_CANTOPEN,
+    apsw.SQLITE_NOMEM,
+    apsw.SQLITE_BUSY,
+    apsw.SQLITE_PROTOCOL,  # busy, too: others were quicker each time that the log's index was looked at
+}
 # A file that is as it was written takes every change of the feed.
 _UNLIKE_OURS = {apsw.SQLITE_ERROR, apsw.SQLITE_CONSTRAINT, apsw.SQLITE_MISMATCH}
 

@@ -16,7 +16,7 @@ import apsw
 from primary.declaration import SyncedColumn, SyncedTable
 from replica.apart import SOURCE
 from replica.export.manifest import Manifest
-from replica.export.values import exact_json, knows_zeros
+from replica.export.values import chained, exact_json, knows_zeros
 from replica.rendering import quoted
 
 MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ def write(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path
 
 
 def _lines_sql(table: SyncedTable) -> str:
-    cells = " || ',' || ".join(_cell(column) for column in table.columns)
+    cells = chained(" || ',' || ", [_cell(column) for column in table.columns])
     return f"SELECT CAST({cells} || char(13, 10) AS BLOB) FROM {SOURCE}.{quoted(table.name)}"
 
 

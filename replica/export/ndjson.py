@@ -20,7 +20,7 @@ import apsw
 from primary.declaration import SyncedTable
 from replica.apart import SOURCE
 from replica.export.manifest import Manifest, to_json
-from replica.export.values import exact_json, knows_zeros
+from replica.export.values import chained, exact_json, knows_zeros
 from replica.rendering import json_members, quoted
 
 _BUFFER_BYTES = 1 << 18
@@ -58,5 +58,6 @@ def _json_null(table: SyncedTable) -> str:
     if not names:
         return "''"
     tests = {name: f"trim({quoted(name)}, char(9, 10, 13, 32)) = 'null'" for name in names}
-    told = " || ".join(f"""CASE WHEN {test} THEN ',"{name}"' ELSE '' END""" for name, test in tests.items())
-    return f"""CASE WHEN {" OR ".join(tests.values())} THEN ',"json_null":[' || substr({told}, 2) || ']' ELSE '' END"""
+    told = chained(" || ", [f"""CASE WHEN {test} THEN ',"{name}"' ELSE '' END""" for name, test in tests.items()])
+    some = chained(" OR ", [*tests.values()])
+    return f"""CASE WHEN {some} THEN ',"json_null":[' || substr({told}, 2) || ']' ELSE '' END"""

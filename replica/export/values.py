@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
 
 from primary.declaration import SyncedColumn
 from replica.rendering import json_value
+
+_CHAIN_MAX = 100  # in brackets together: of the 1,600 columns that Postgres takes neither these nor they are too many
 
 
 def knows_zeros(connection: apsw.Connection) -> None:
@@ -22,6 +25,12 @@ def exact_json(column: SyncedColumn, name: str) -> str:
         return json_value(column, name)
     # SQLite itself writes no sign before a zero.
     return f"CASE {name} WHEN 0 THEN _zero({name}) ELSE {json_value(column, name)} END"
+
+
+def chained(operator: str, parts: Sequence[str]) -> str:
+    """Join the SQL of parts, in brackets of some each: SQLite takes an expression that is up to 1,000 deep."""
+    lots = (parts[start : start + _CHAIN_MAX] for start in range(0, len(parts), _CHAIN_MAX))
+    return operator.join(f"({operator.join(lot)})" for lot in lots)
 
 
 def _zero(*values: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -145,3 +146,42 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
     await bay.open()
     await bay.assert_same("ann")
     assert bay.store.counts().rebuilds == 0, "what was begun was taken back, and the file sealed"
+
+
+async def test_what_comes_to_its_end_though_it_was_broken_off_is_sealed(bay: Bay) -> None:
+    """An interrupt between two statements stops neither: the file may change for as long as the thread is at it."""
+    loop, begun, left = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    store = bay.store
+    await grow(bay.primary, "ann", 3)
+    await store.sync("ann")
+    slot = store._slot("ann")
+    replica = slot.replica
+    assert replica is not None
+
+    def hesitate(*_: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        left.wait(10)
+        time.sleep(0.2)  # nobody waits for it: the file is sealed meanwhile, and written then
+
+    def prepare(connection: apsw.Connection) -> None:
+        connection.create_scalar_function("hesitate", hesitate, 0)
+
+    writer = await replica._begin_writing()
+    await writer.run(prepare)
+    await replica._end_writing()
+    replica.unfinished = ["SELECT hesitate()", "CREATE TABLE late (a)"]
+    finishing = asyncio.create_task(store._open.finish(slot, replica))
+    await begun.wait()
+    finishing.cancel()
+    left.set()
+    await asyncio.wait([finishing])
+    await writer.run(prepare)  # it has come to its end
+    await bay.reopen()
+    bay.feed.away = True
+    await bay.assert_same("ann")
+    assert "late" in (await bay.store.read("ann", _tables)).value, "it was not stopped"
+    assert bay.store.counts().doubts == 0
+
+
+def _tables(connection: apsw.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}

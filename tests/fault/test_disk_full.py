@@ -1,7 +1,7 @@
 """I4 and I6: a disk without room costs freshness, never a replica: what there was is read on, until there is room.
 
 Once on a file system that is really full, where one may be mounted; once under a limit on the size of files, which
-SQLite meets as a failing disk; and once without file descriptors.
+SQLite meets as a failing disk; once without file descriptors; and once as if there were no memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from primary.postgres import Primary
 from replica import build, seal
 from replica.errors import ReplicaUnavailable
 from replica.export import FORMATS, Format, export
+from replica.state import State
 from tests.support.bay import Bay, opened
 from tests.support.replicas import Rows, change, grow, held, truth
 
@@ -321,6 +322,37 @@ async def test_a_process_out_of_file_descriptors_condemns_no_replica(bay: Bay) -
         assert await held(bay.store, "ann") == expected
         await bay.reopen()
     assert bay.store.counts().doubts == 0
+
+
+@pytest.mark.parametrize("code", [apsw.SQLITE_NOMEM, apsw.SQLITE_PROTOCOL])
+async def test_a_file_that_there_is_no_memory_to_read_is_not_condemned(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    await bay.reopen()
+    bay.feed.away = True
+
+    def without_memory(_: apsw.Connection) -> State:
+        raise apsw.exception_for(code)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "read", without_memory)
+        for asked in (bay.store.cursor, bay.store.sync):
+            with pytest.raises(ReplicaUnavailable) as raised:
+                await asked("ann")
+            _assert_clear(raised.value)
+            assert "memory" in raised.value.hint
+    assert bay.store.counts().doubts == 0
+    await bay.assert_same("ann")
+
+    def work(connection: apsw.Connection) -> None:
+        connection.execute("SELECT 1").fetchall()
+        raise apsw.exception_for(code)
+
+    for long in (False, True):
+        with pytest.raises(ReplicaUnavailable) as raised:
+            await bay.store.read("ann", work, long=long)
+        _assert_clear(raised.value)
+    await bay.assert_same("ann")
 
 
 def _images(connection: apsw.Connection) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 
 import apsw
@@ -241,6 +242,48 @@ async def test_whatever_a_read_raises_is_raised_and_reading_goes_on(bay: Bay, lo
         await bay.store.read("ann", lambda connection: connection.execute("SELECT * FROM other"), long=long)
     await bay.store.read("ann", lambda connection: connection.execute("COMMIT").fetchall(), long=long)
     assert (await bay.store.read("ann", _images)).value == 3
+
+
+@pytest.mark.parametrize("raised", [False, True])
+@pytest.mark.parametrize("long", [False, True])
+async def test_a_cursor_that_a_read_keeps_does_not_keep_the_past(bay: Bay, long: bool, raised: bool) -> None:
+    """I1: a cursor with rows to come holds the state that it saw; an error's traceback holds the cursor."""
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    await _warm(bay, "ann")
+
+    class Odd(Exception):
+        pass
+
+    def begin(connection: apsw.Connection) -> apsw.Cursor:
+        cursor = connection.execute("SELECT id FROM image")
+        cursor.fetchone()
+        if raised:
+            raise Odd
+        return cursor
+
+    kept: object = None
+    try:
+        kept = (await bay.store.read("ann", begin, long=long)).value
+    except Odd as error:
+        kept = error
+    await grow(bay.primary, "ann", 2)
+    synced = await bay.store.sync("ann")
+    reading = await bay.store.read("ann", _images)
+    assert (reading.version, reading.value) == (synced.version, 5)
+    assert kept is not None
+
+
+async def test_the_lane_keeps_nothing_of_what_it_has_read(bay: Bay) -> None:
+    class Much:
+        pass
+
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    given = weakref.ref((await bay.store.read("ann", lambda _: Much(), long=True)).value)
+    async with asyncio.timeout(2):
+        while given() is not None:
+            await asyncio.sleep(0.01)
 
 
 async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> None:

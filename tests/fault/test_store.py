@@ -8,12 +8,15 @@ import threading
 import apsw
 import pytest
 
+from primary import postgres_feed
 from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed
 from primary.postgres import Primary
+from replica import apply
 from replica.replica import Replica
 from replica.results import Reading, StoreLimits
+from replica.staging import Staging
 from tests.support.bay import Bay, opened
 from tests.support.open_files import open_files
 from tests.support.replicas import change, grow
@@ -211,6 +214,30 @@ async def test_more_readers_than_open_files_are_all_served(
         assert bay.store.counts().open_replicas <= bound
 
 
+async def test_nobody_waits_for_the_long_reads_of_another_to_have_a_file_opened(
+    primary: Primary, catalog: Catalog, feed: Feed
+) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    limits = StoreLimits(replica_open_max=2, read_timeout_ms=200)
+    async with opened(primary, catalog, feed, limits) as bay:
+        for user in ("ann", "bob", "cat"):
+            await grow(primary, user, 1)
+            await bay.store.sync(user)
+        await bay.store.read("ann", _images)
+        crowd = [
+            asyncio.create_task(bay.store.read("ann", lambda connection: connection.execute(endless), long=True))
+            for _ in range(30)  # 6 s, one by one
+        ]
+        await asyncio.sleep(0.01)
+        await bay.store.read("cat", _images)  # ann's is what was used least lately, and is in use
+        async with asyncio.timeout(1.5):
+            assert (await bay.store.read("bob", _images)).value == 1
+        assert bay.store.counts().open_replicas == 2
+        for task in crowd:
+            task.cancel()
+        await asyncio.wait(crowd)
+
+
 # ------------------------------------------------------------- the write-ahead log
 
 
@@ -232,4 +259,61 @@ async def test_a_log_that_a_large_change_made_long_is_taken_in_after_it_and_does
         await change(bay.primary, "ann", rows=1)
         await bay.store.sync("ann")
         assert log.stat().st_size <= 2 << 20 < made
+    await bay.assert_same("ann")
+
+
+# ------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("images", [1, 100])
+async def test_a_change_that_is_streamed_gives_back_what_it_took_however_few_rows_it_has(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    def held(connection: apsw.Connection) -> tuple[int, int]:
+        return (
+            connection.execute("PRAGMA cache_size").get,
+            connection.execute("SELECT count(*) FROM temp.sqlite_master").get,
+        )
+
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    assert replica._writer is not None
+    before = await replica._writer.run(held)
+    monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 0)  # as where marks of other tables are many
+    await grow(bay.primary, "ann", images)
+    await bay.store.sync("ann")
+    assert await replica._writer.run(held) == before
+    await bay.assert_same("ann")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_long_rows_are_laid_out_in_lots_of_bounded_size(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    if streamed:
+        monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 0)
+    monkeypatch.setattr(apply, "STAGED_BYTES_MAX", 2 << 20)
+    lots: list[int] = []
+    whole = Staging.apply
+
+    def noted(staging: Staging, connection: apsw.Connection) -> None:
+        if staging.rows:
+            lots.append(staging.bytes_of(connection))
+        whole(staging, connection)
+
+    monkeypatch.setattr(Staging, "apply", noted)
+    async with bay.primary.connection() as connection:
+        await connection.execute(
+            "INSERT INTO image (user_id, prompt, image_url, description) "
+            "SELECT 'ann', 'p', 'u', repeat('x', 10000) FROM generate_series(1, 1000)"
+        )
+    await bay.store.sync("ann")
+    assert max(lots) < 4 << 20
+    assert sum(lots) > 10_000_000
     await bay.assert_same("ann")

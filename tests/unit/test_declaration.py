@@ -99,6 +99,17 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {"indexes": [ReadIndex("by_user", ["user_id"])]},
         "columns that it does not have: user_id",
     ),
+    "nothing but an owner": ([user()], {}, "it has no column but its owner"),
+    "index like another but for capitals": (
+        [user(), key()],
+        {"indexes": [ReadIndex("i", ["id"]), ReadIndex("I", ["id"])]},
+        "read indexes cannot be named I",
+    ),
+    "index named as what stands in for one": (
+        [user(), key()],
+        {"indexes": [ReadIndex("i", ["id"], rendered=True), ReadIndex("i.plain", ["id"])]},
+        "read indexes cannot be named i.plain",
+    ),
     "index on nothing": ([user(), key()], {"indexes": [ReadIndex("all", [], rendered=True)]}, "name no column: all"),
     "two indexes of one name": (
         [user(), key()],

@@ -97,6 +97,9 @@ def test_every_setting_can_be_set():
         ("LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("PREPARED_STATEMENTS", "maybe", "true or false"),
         ("JWKS_CACHE_S", "nan", "a number of seconds"),
+        ("JWKS_CACHE_S", "1_0", "a number of seconds"),
+        ("JWKS_CACHE_S", " 7 ", "a number of seconds"),
+        ("JWKS_CACHE_S", "٧", "a number of seconds"),
         ("JWKS_URL", "ftp://x/keys", "https:// or http://"),
         ("JWKS_URL", "https:///keys", "https:// or http://"),
         ("DATABASE_URL", "mysql://db/x", "postgresql://"),
@@ -104,6 +107,8 @@ def test_every_setting_can_be_set():
         ("LOOK_IDLE_MS", "501", "a whole number from 2 to 500"),
         ("EVENT_HEARTBEAT_S", "0", "a number of seconds"),
         ("DATA_DIR", "/dev/null", "a folder"),
+        ("DATA_DIR", "~nobody-of-that-name/data", "a folder"),
+        ("DATA_DIR", "n" * 300, "a folder"),
         ("JWT_AUDIENCE", "two\nlines", "one line"),
     ],
 )
