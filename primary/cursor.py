@@ -15,8 +15,8 @@ _TEXT = re.compile(r"([0-9a-f]{1,16}(?:-[0-9a-f]{1,8}){3})\.(0|[1-9][0-9]{0,18})
 class Cursor:
     """Names a committed state of one user's rows: the ``version``-th of the primary called ``epoch``.
 
-    The epoch is the primary's identity (see `primary.postgres_feed`); the version counts the
-    statements that touched the user's rows, in commit order and without gaps.
+    The epoch is the primary's identity (see `primary.postgres`); the version is a number that each transaction which
+    touches the user's rows raises, by one for each of its statements that does.
 
     >>> c = Cursor.parse("6b0133b5e2a0f855-1-5-4001.42")
     >>> c.version, str(c)

@@ -85,7 +85,7 @@ class Transaction:
     async def execute(self, *statements: Asked, commit: bool = False, behind: Behind | None = None) -> list[Result]:
         """Run statements in one round trip, and commit if told. Where one of them fails, nothing is committed.
 
-        What is to be asked ``behind`` a commit may fail: it is not told of an answer then.
+        What is asked ``behind`` a commit may fail: that stands, then, and no answer is taken.
         What is made anew at each call is written as SQL at each call; of values that psycopg knows no form for (JSON),
         the caller gives one.
         """

@@ -120,7 +120,7 @@ class Write:
     def _tell(self) -> None:
         if self._moved is not None:
             cursor, tables = self._moved
-            if self._last:
+            if self._last and tables:
                 self._primary.touched.learn(self._last, tables)
             self._primary.moved(self.user, cursor, tables)
 

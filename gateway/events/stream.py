@@ -25,10 +25,10 @@ from litestar.types import Message, Receive, Scope, Send
 
 from gateway.protocol import ABORT
 from primary.cursor import Cursor
-from primary.errors import PrimaryUnavailable
+from primary.errors import PrimaryError
 from replica.advances import Watch
 from replica.changes import Changes, Position
-from replica.errors import ReplicaUnavailable
+from replica.errors import ReplicaError
 
 RETRY_MS = 1_000  # how soon a browser connects anew; it is not alone when a server has stopped
 _HEARTBEAT = b":\n\n"
@@ -96,7 +96,7 @@ class EventStream(ASGIResponse):
             try:
                 await self._give({"type": "http.response.start", "status": 200, "headers": _HEADERS})
                 await self._put(b"retry: %d\n\n" % RETRY_MS)
-                with contextlib.suppress(ReplicaUnavailable, PrimaryUnavailable):  # who connects anew is told of it
+                with contextlib.suppress(ReplicaError, PrimaryError):  # who connects anew is told of it
                     await self._tell_until_the_end()
                 if not leaving.done():
                     await self._give({"type": "http.response.body", "body": b"", "more_body": False})

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -140,6 +141,21 @@ async def test_who_is_not_synced_here_is_looked_after_in_vain_but_once(
     await bay.store.sync("ann")
     await save(primary)
     assert looks == ["ann"] * 2
+
+
+async def test_a_write_that_changes_nothing_unlearns_nothing(bay: Bay, primary: Primary) -> None:
+    made: list[UUID] = []
+
+    async def make(write: Write) -> None:
+        made.append(UUID((await images.create(write, A_POOL)).image.id))
+
+    await write(primary, make)
+    for favorite, looks in ((True, 1), (True, 0), (False, 0)):
+        await bay.store.sync("ann")
+        cursor = await write(primary, partial(activity.set_favorite, image_id=made[0], favorite=favorite))
+        counted = bay.feed.looks
+        assert (await bay.store.sync("ann", at_least=cursor)).version == cursor
+        assert bay.feed.looks - counted == looks
 
 
 async def test_it_is_bounded_by_users_and_by_statements(
