@@ -46,6 +46,7 @@ class Replica(Source):
         self._writer: Writer | None = None
         self._seen = seal.look(location)
         self._row = asyncio.Lock()  # one read at a time is in the lane: a user who asks much lets others in between
+        self._reads = 0  # there, and in that row
         self._writing = 0  # odd while the files change by our own hand
         self._warm = False  # whether the file was read since it was opened: before, its pages may still be on the disk
         self._turn: tuple[int, State | None] = (0, None)  # the count and, between two writes, the state: as `check` saw
@@ -83,8 +84,12 @@ class Replica(Source):
         if self._warm and not long:
             with suppress(NotAtOnce):
                 return self._lane.read_at_once(self, read)
-        async with self._row:
-            found = await self._lane.read(self, read)
+        self._reads += 1
+        try:
+            async with self._row:
+                found = await self._lane.read(self, read)
+        finally:
+            self._reads -= 1
         self._warm = True
         return found
 
@@ -124,7 +129,7 @@ class Replica(Source):
     @property
     def is_read(self) -> bool:
         """Whether a read of it is in the lane, or waits for its turn there; `close` waits for all of them."""
-        return self._row.locked()
+        return self._reads > 0
 
     @property
     def writes(self) -> bool:
