@@ -26,12 +26,10 @@ from tests.support.stash import Stash, StashImage, drip, hang, huge, reset, says
 
 SETTINGS = Settings(jwt_secret=SECRET, mirror_private_addresses_allowed=True)
 
+# How long an answer may take, and a lease lasts, is as it is in earnest: a machine that is busy must not seem a server
+# that hangs.
 QUICK = MirrorLimits(
     poll_interval_s=0.02,
-    connect_timeout_s=0.3,
-    read_timeout_s=0.3,
-    total_timeout_s=0.5,
-    lease_s=2,
     backoff_first_s=0.01,
     backoff_max_s=0.05,
     tries_max=4,
@@ -39,6 +37,9 @@ QUICK = MirrorLimits(
     sweep_interval_s=0.1,
     stop_grace_s=0.2,
 )
+
+# For servers that do hang. Long enough for one that is well, whatever else the machine does.
+IMPATIENT = {"read_timeout_s": 1, "total_timeout_s": 1.5}
 
 
 def quick(**bounds: Any) -> MirrorLimits:
@@ -278,11 +279,14 @@ async def test_what_failed_is_tried_again_until_it_arrives(
     gallery: Gallery, server: Stash, behaviour: behaviours.Behaviour, told: str
 ) -> None:
     image = await mirrored_image(gallery, server)
-    server.fail(behaviour, behaviour)
+    server.always = behaviour
     await gallery.rate("ada", image, 80)
-    async with delivering(gallery.primary, backoff_first_s=0.2, backoff_max_s=0.2):
+    hangs = told.endswith("in time")
+    async with delivering(gallery.primary, tries_max=10_000, **(IMPATIENT if hangs else {})):
+        await server.until(lambda: len(server.requests) >= 2)
         seen = await gallery.until(lambda one: one.last_error is not None)
         assert (seen.last_error, seen.pending, seen.parked) == (told, 1, 0)
+        server.always = None
         await server.until(lambda: bool(server.calls))
         after = await gallery.until(lambda one: one.pending == 0)
     assert (after.last_error, after.parked) == (None, 0)
@@ -366,7 +370,7 @@ async def test_a_failure_in_between_keeps_the_order_of_an_image(gallery: Gallery
     await gallery.rate("ada", image, 10)
     await gallery.count_o("ada", image, -1)
     server.fail(status(500), reset, says({"errors": [{"message": "busy"}]}), hang())
-    async with delivering(gallery.primary, tries_max=10):
+    async with delivering(gallery.primary, tries_max=10, **IMPATIENT):
         await gallery.until(lambda one: one.pending == 0)
     more, less = ("imageIncrementO", "7", None), ("imageDecrementO", "7", None)
     assert server.calls == [more, more, ("imageUpdate", "7", 10), less]
@@ -379,10 +383,11 @@ async def test_a_server_that_hangs_holds_up_nobody_else(gallery: Gallery, server
         for number in range(20):
             await gallery.rate("ada", await gallery.image("ada", str(number)), 5)
         image = await mirrored_image(gallery, server, user="bob")
-        async with delivering(gallery.primary, backoff_max_s=60, backoff_first_s=60):
+        async with delivering(gallery.primary, backoff_max_s=60, backoff_first_s=60, **IMPATIENT):
             await dead.until(lambda: bool(dead.requests))
             await gallery.rate("bob", image, 5)
-            await server.until(lambda: bool(server.calls), within_s=0.4)
+            await server.until(lambda: bool(server.calls))
+            assert (await gallery.standing()).last_error is None, "bob's is told while all of ada's still hang"
             seen = await gallery.until(lambda one: one.last_error is not None)
             assert (seen.pending, seen.parked) == (20, 0)
             for count in (1, 2, 3):  # some looks later
@@ -403,8 +408,8 @@ async def test_what_a_killed_process_was_at_is_taken_over_when_its_lease_is_over
     image = await mirrored_image(gallery, server)
     await gallery.rate("ada", image, 80)
     await gallery.count_o("ada", image)
-    [taken] = await outbox.take(gallery.primary, most=8, user_most=4, lease_s=0.3)  # and died
-    assert await outbox.take(gallery.primary, most=8, user_most=4, lease_s=0.3) == []
+    [taken] = await outbox.take(gallery.primary, most=8, user_most=4, lease_s=1)  # and died
+    assert await outbox.take(gallery.primary, most=8, user_most=4, lease_s=1) == []
     async with delivering(gallery.primary):
         await gallery.until(lambda one: one.pending == 0)
     assert server.calls == [("imageUpdate", "7", 80), ("imageIncrementO", "7", None)]
@@ -473,7 +478,7 @@ async def test_an_outage_of_postgres_delays_and_loses_nothing(
 async def test_stopping_ends_what_is_under_way_and_the_next_start_goes_on(gallery: Gallery, server: Stash) -> None:
     image = await mirrored_image(gallery, server)
     server.slow_s = 0.1
-    async with delivering(gallery.primary):
+    async with delivering(gallery.primary, stop_grace_s=10):
         await gallery.rate("ada", image, 80)
         await gallery.count_o("ada", image)
         await server.until(lambda: server.under_way == 1)
@@ -483,7 +488,7 @@ async def test_stopping_ends_what_is_under_way_and_the_next_start_goes_on(galler
     async with delivering(gallery.primary):
         await server.until(lambda: len(server.requests) == 2)
         begun = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - begun < 2 * QUICK.stop_grace_s + 0.2
+    assert asyncio.get_running_loop().time() - begun < QUICK.read_timeout_s / 4, "nobody waited for the answer"
     assert await gallery.waiting() == 1
 
 
