@@ -12,7 +12,7 @@ from gateway.exports.places import Places
 from gateway.freshness import Freshness
 from gateway.gallery import me
 from gateway.gallery.mirror import routes as mirror
-from gateway.gallery.routes import gallery_router
+from gateway.gallery.routes import gallery_routers
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
 from gateway.once import Writes
@@ -56,7 +56,7 @@ def create_app(
             *export.routes(parts),
             *me.routes(parts),
             *mirror.routes(parts),
-            gallery_router(parts),
+            *gallery_routers(parts),
         ],
         before_request=asking(verifier),
         security=SECURITY,
