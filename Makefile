@@ -32,6 +32,9 @@ run: $(VENV)/.runtime ## start the gateway on 127.0.0.1:8000 with its own Postgr
 # modules come by their names, so that the many short ones of tests/unit are last, and all end together.
 EVERY_CORE := --numprocesses=logical --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
+# What is compiled is kept, whatever the environment says: a run starts a hundred processes, and each would compile it all.
+test: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: test
 test: $(VENV)/.dev ## run the tests; ARGS="tests/unit -k cursor" picks some
 	@$(BIN)/python -m pytest $(or $(ARGS),$(EVERY_CORE))
