@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -345,12 +346,10 @@ async def test_every_answer_of_the_server_is_as_it_is_described(
     data_dir = server.settings.data_dir.parent / "other"
     async with serving(data_dir=data_dir, database_url="postgresql://x@127.0.0.1:1/x", min_version_wait_ms=1) as lost:
         client = lost.client("alice")
-        for route in described.operations():
-            method = route.partition(" ")[0]
-            body = WRITES[route].body if route in WRITES else None
-            body = UPSTREAM if route == "PUT /api/me/upstream" else body
-            answer = await client.request(method, path_of(route)[1], json=body)
-            seen.add(check(described, answer))
+        bodies = {route: write.body for route, write in WRITES.items()} | {"PUT /api/me/upstream": UPSTREAM}
+        # All at once, for each waits a quarter of a second for the primary.
+        asked = [client.request(*path_of(route), json=bodies.get(route)) for route in described.operations()]
+        seen |= {check(described, answer) for answer in await asyncio.gather(*asked)}
     data_dir = server.settings.data_dir.parent / "third"
     async with serving(data_dir=data_dir, min_version_wait_ms=1) as hasty:
         client = hasty.client("alice")
