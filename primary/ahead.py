@@ -12,12 +12,10 @@ follows.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeVar
 
 from primary.cursor import Cursor
 from primary.feed import Pull
-
-T = TypeVar("T")
+from primary.latest import keep
 
 STANDS_MAX = 1_000  # users
 PULLS_MAX = 100  # are kept until they are taken, which is at once for who is followed
@@ -32,7 +30,7 @@ class Ahead:
 
     def stood(self, user: str, cursor: Cursor) -> None:
         """Note where a pull has brought a user's replica."""
-        _keep(self._stands, user, cursor, STANDS_MAX)
+        keep(self._stands, user, cursor, STANDS_MAX)
 
     def since(self, user: str) -> Cursor | None:
         """Give where the user stands, to look from there; None where that is not known, or was looked from before."""
@@ -40,7 +38,7 @@ class Ahead:
 
     def keep(self, user: str, since: Cursor, pull: Pull) -> None:
         """Keep a pull that is whole, in the place of an older one."""
-        _keep(self._pulls, user, (since, pull), PULLS_MAX)
+        keep(self._pulls, user, (since, pull), PULLS_MAX)
 
     def take(self, user: str, since: Cursor, position: int, at_least: Cursor) -> Pull | None:
         """See `Feed.ahead`."""
@@ -54,10 +52,3 @@ class Ahead:
         """Drop what is kept of a user, who is pulled now."""
         self._pulls.pop(user, None)
         self._stands.pop(user, None)
-
-
-def _keep(kept: OrderedDict[str, T], user: str, value: T, most: int) -> None:
-    kept[user] = value
-    kept.move_to_end(user)
-    if len(kept) > most:
-        kept.popitem(last=False)

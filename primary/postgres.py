@@ -148,9 +148,9 @@ class Primary:
         """Give what is to be asked behind the commit of these statements."""
         return self._look and self._look(connection, user, statements)
 
-    def moved(self, user: str, cursor: Cursor, tables: Sequence[str]) -> None:
-        """Tell who watches of a write that was just committed, and of the tables that it touched."""
-        self.touched.note(user, tables)
+    def moved(self, user: str, cursor: Cursor, tables: Sequence[str], statements: Statements) -> None:
+        """Tell who watches of a write that was just committed; note which tables it touched, by these statements."""
+        self.touched.note(user, tables, statements)
         for told in self._watchers:
             told(user, cursor)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 
+from primary.latest import keep
+
 USERS_MAX = 1_000  # of whom something is kept: who writes and is not pulled here is forgotten when others write
-
-
 STATEMENTS_MAX = 256  # sets of them, of which something is kept
 
 Statements = tuple[Hashable, ...]
+"""What a write was finished with, without the values."""
 
 
 class Touched:
@@ -26,18 +27,15 @@ class Touched:
         self._tables: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._by: OrderedDict[Statements, frozenset[str]] = OrderedDict()
 
-    def note(self, user: str, tables: Iterable[str]) -> None:
-        """Note that a write of ``user`` that was just committed touched these tables."""
-        self._tables[user] = self._tables.pop(user, frozenset()) | frozenset(tables)
-        if len(self._tables) > USERS_MAX:
-            self._tables.popitem(last=False)
+    def note(self, user: str, tables: Iterable[str], statements: Statements = ()) -> None:
+        """Note that a write of ``user`` that was just committed touched these tables, at its end by these statements.
 
-    def learn(self, statements: Statements, tables: Iterable[str]) -> None:
-        """Note that these statements, together, have touched these tables."""
-        self._by[statements] = frozenset(tables)
-        self._by.move_to_end(statements)
-        if len(self._by) > STATEMENTS_MAX:
-            self._by.popitem(last=False)
+        Of statements that touched nothing this time, what they touched before stays known.
+        """
+        touched = frozenset(tables)
+        keep(self._tables, user, self._tables.get(user, frozenset()) | touched, USERS_MAX)
+        if statements and touched:
+            keep(self._by, statements, touched, STATEMENTS_MAX)
 
     def by(self, statements: Statements) -> frozenset[str]:
         """Give the tables that these statements touched the last time."""

@@ -24,7 +24,7 @@ COMPILED_MAX = 256  # statements: more than there are, so long as each is made o
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
-Asked = tuple[sa.Executable | str, Mapping[str, Any]]
+BoundStatement = tuple[sa.Executable | str, Mapping[str, Any]]
 """A statement, of SQLAlchemy's or as psycopg takes it, and its values."""
 
 
@@ -82,7 +82,9 @@ class Transaction:
         """Whether something was executed since the last commit."""
         return self._lent.info.transaction_status is not TransactionStatus.IDLE
 
-    async def execute(self, *statements: Asked, commit: bool = False, behind: Behind | None = None) -> list[Result]:
+    async def execute(
+        self, *statements: BoundStatement, commit: bool = False, behind: Behind | None = None
+    ) -> list[Result]:
         """Run statements in one round trip, and commit if told. Where one of them fails, nothing is committed.
 
         What is asked ``behind`` a commit may fail: that stands, then, and no answer is taken.
@@ -130,7 +132,7 @@ async def _run(cursor: psycopg.AsyncCursor[Any], statement: Statement) -> None:
     await cursor.execute(sql.encode(), values)
 
 
-def _as_psycopg_takes_it(asked: Asked) -> Statement:
+def _as_psycopg_takes_it(asked: BoundStatement) -> Statement:
     statement, values = asked
     if isinstance(statement, str):
         return statement, values

@@ -30,7 +30,7 @@ from primary.lent import Lent
 from primary.patience import patience
 from primary.postgres import EPOCH_SQL, Primary
 from primary.touched import Statements
-from primary.transaction import Asked, Behind, Result, Transaction
+from primary.transaction import Behind, BoundStatement, Result, Transaction
 
 ACTOR = "tidepool.actor"
 """Names who writes, for triggers that tell: `current_setting('tidepool.actor', true)`, empty where nobody said."""
@@ -81,7 +81,7 @@ class Write:
         (result,) = await self._transaction.execute((statement, values or {}))
         return result
 
-    async def finish(self, *statements: Asked) -> list[Result]:
+    async def finish(self, *statements: BoundStatement) -> list[Result]:
         """Run, in one round trip, what is the last to change anything; commit it, if this write commits by itself.
 
         So where it turns out that the write is to be refused, they must have changed nothing. What is executed after
@@ -107,7 +107,7 @@ class Write:
         assert self._moved is not None
         return self._moved[0]
 
-    async def end(self, *statements: Asked) -> None:
+    async def end(self, *statements: BoundStatement) -> None:
         """Run what does not move the user's cursor, and commit, in one round trip, unless that was done."""
         if self._transaction.is_open:
             await self._transaction.execute(*statements, commit=True, behind=self._looking())
@@ -119,10 +119,7 @@ class Write:
 
     def _tell(self) -> None:
         if self._moved is not None:
-            cursor, tables = self._moved
-            if self._last and tables:
-                self._primary.touched.learn(self._last, tables)
-            self._primary.moved(self.user, cursor, tables)
+            self._primary.moved(self.user, *self._moved, self._last)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from primary.gallery.errors import NotFound
 from primary.gallery.image import Activity
-from primary.gallery.statements import DIALECT, activity_values, default_sql, selected
+from primary.gallery.statements import activity_values, default_sql, selected, type_sql
 from primary.gallery.tables import image_activity
 from primary.transaction import Result
 from primary.write import Write
@@ -42,23 +42,22 @@ STAYS = "FOR KEY SHARE OF image"
 """The image stays until the write ends, whoever would delete it."""
 
 
-def _set(column: str) -> sa.TextClause:
+def _set(column: sa.Column[Any]) -> sa.TextClause:
     """Set a column to ``:value``, if it is not so already: what no row says is the default."""
-    column_ = image_activity.c[column]
-    default = default_sql(column_) or "NULL"
-    given = f"CAST(:value AS {column_.type.compile(DIALECT)})"
+    name, default = column.name, default_sql(column) or "NULL"
+    given = f"CAST(:value AS {type_sql(column)})"
     return sa.text(
         f"""
-INSERT INTO image_activity (user_id, image_id, {column})
+INSERT INTO image_activity (user_id, image_id, {name})
 SELECT image.user_id, image.id, {given} {OF_IMAGE} AND ({given} IS DISTINCT FROM {default} OR EXISTS (
   SELECT FROM image_activity WHERE user_id = :user AND image_id = :image)) {STAYS}
-ON CONFLICT (user_id, image_id) DO UPDATE SET {column} = excluded.{column}
-WHERE image_activity.{column} IS DISTINCT FROM excluded.{column}"""
+ON CONFLICT (user_id, image_id) DO UPDATE SET {name} = excluded.{name}
+WHERE image_activity.{name} IS DISTINCT FROM excluded.{name}"""
     )
 
 
-_FAVORITE = _set("is_favorite")
-_RATING = _set("rating")
+_FAVORITE = _set(image_activity.c.is_favorite)
+_RATING = _set(image_activity.c.rating)
 _TOGGLE = sa.text(
     f"""
 INSERT INTO image_activity (user_id, image_id, is_favorite) SELECT image.user_id, image.id, true {OF_IMAGE} {STAYS}

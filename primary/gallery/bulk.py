@@ -11,19 +11,17 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from primary.gallery.errors import Fault, NotFound, RowVersionConflict
 from primary.gallery.image import Image
 from primary.gallery.images import image_of
 from primary.gallery.records import ImageChange, ImagePatch
-from primary.gallery.statements import activity_values, selected, values_of
+from primary.gallery.statements import activity_values, selected, type_sql, values_of
 from primary.gallery.tables import image
 from primary.write import Write
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _FIELDS = ImagePatch.__struct_fields__
-_TYPES = ", ".join(f"{name} {image.c[name].type.compile(_DIALECT)}" for name in _FIELDS)
+_TYPES = ", ".join(f"{name} {type_sql(image.c[name])}" for name in _FIELDS)
 _SET = ", ".join(f"{name} = CASE WHEN '{name}' = ANY (r.given) THEN r.{name} ELSE image.{name} END" for name in _FIELDS)
 _ACTIVITY = """LEFT JOIN image_activity
   ON image_activity.user_id = {0}.user_id AND image_activity.image_id = {0}.id"""

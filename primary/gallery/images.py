@@ -22,7 +22,7 @@ from primary.gallery.errors import IdTaken, NotFound, RowVersionConflict, refuse
 from primary.gallery.image import Image
 from primary.gallery.records import ImagePatch, NewImage
 from primary.postgres import Primary
-from primary.transaction import Asked, Result
+from primary.transaction import BoundStatement, Result
 from primary.write import Write
 
 
@@ -44,18 +44,11 @@ class SavedBatch:
 
 async def create(write: Write, record: NewImage) -> Saved:
     """Save one image. Raises `IdTaken` where its id is of an image which was never edited and yet differs."""
-    row = _row(record, 0)
-    asked = {"user": write.user, "rows": dumps([row], ensure_ascii=False)}
-    while True:  # more than once only if the one that stood in the way was deleted before it could be read
-        (made,) = await write.finish((statements.INSERT_RETURNING, asked))
-        if made.rows:
-            return Saved(image_of(made.one_or_none()), created=True)
-        try:
-            stored = await _in_the_way(write, [row])
-        except IdTaken as error:
-            raise IdTaken(error.id) from None  # there is no batch to have a place in
-        if stored:
-            return Saved(stored[row["id"]], created=False)
+    try:
+        saved = await create_many(write, [record])
+    except IdTaken as error:
+        raise IdTaken(error.id) from None  # there is no batch to have a place in
+    return Saved(saved.images[0], saved.created == 1)
 
 
 async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
@@ -69,8 +62,10 @@ async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
     created = 0
     # More than once only if one that stood in the way was deleted before it could be read.
     while missing := [row for row in rows if row["id"] not in stored]:
-        asked = {"user": write.user, "rows": dumps(missing, ensure_ascii=False)}
-        new = {row.id: image_of(row) for row in await write.execute(statements.INSERT_RETURNING, asked)}
+        insert = statements.INSERT_RETURNING, {"user": write.user, "rows": dumps(missing, ensure_ascii=False)}
+        # Of one alone, what is refused has changed nothing; of more, some may have been stored.
+        (made,) = await write.finish(insert) if len(rows) == 1 else [await write.execute(*insert)]
+        new = {row.id: image_of(row) for row in made}
         created += len(new)
         stored |= new
         if len(new) < len(missing):
@@ -126,7 +121,7 @@ def image_of(row: Any) -> Image:
     return Image(**values | {"meta": msgspec.Raw(values["meta"].encode())})
 
 
-def _now(asked: dict[str, Any]) -> list[Asked]:
+def _now(asked: dict[str, Any]) -> list[BoundStatement]:
     """Give what has to be looked at to say why there was no image to change; without a row version, nothing."""
     return [] if asked["row_version"] is None else [(statements.CURRENT, asked)]
 

@@ -19,13 +19,18 @@ from primary.gallery.image import Image
 from primary.gallery.records import NewImage
 from primary.gallery.tables import catalog, image, image_activity
 
-DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _FIELDS = NewImage.__struct_fields__
 
 
 def default_sql(column: sa.Column[Any]) -> str:
     """Give the SQL of a column's default, nothing where it has none."""
     return str(column.server_default.arg) if isinstance(column.server_default, sa.DefaultClause) else ""
+
+
+def type_sql(column: sa.Column[Any]) -> str:
+    """Give the SQL of a column's type."""
+    return column.type.compile(_DIALECT)
 
 
 def _asked(name: str) -> str:
@@ -64,7 +69,7 @@ def selected(values: dict[str, str]) -> str:
     return ", ".join(f"{sql} AS {name}" for name, sql in values.items())
 
 
-_RECORDS = ", ".join(["n int", *(f"{name} {image.c[name].type.compile(DIALECT)}" for name in _FIELDS)])
+_RECORDS = ", ".join(["n int", *(f"{name} {type_sql(image.c[name])}" for name in _FIELDS)])
 _SOURCE = f"json_to_recordset(CAST(:rows AS json)) AS r({_RECORDS})"
 
 _INSERT = f"""
