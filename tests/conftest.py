@@ -30,7 +30,7 @@ from primary.gallery import tables
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
-from tests.support.databases import FAST, Databases, temporary_postgres
+from tests.support.databases import FAST, Databases, temporary_postgres, through
 from tests.support.folders import copied, temporary_folder
 from tests.support.proxy import PostgresProxy, proxied
 from tests.support.server import RunningServer, ServerProcess, running
@@ -79,12 +79,8 @@ def catalog() -> Catalog:
 
 @pytest.fixture
 async def primary(database_url: str) -> AsyncIterator[Primary]:
-    opened = Primary(database_url)
-    await opened.open()
-    try:
+    async with through(database_url) as opened:
         yield opened
-    finally:
-        await opened.close()
 
 
 @pytest.fixture

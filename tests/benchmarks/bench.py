@@ -12,8 +12,8 @@ import psycopg
 from primary.embedded import EmbeddedPostgres
 from primary.gallery.tables import catalog
 from primary.migrate import migrate
-from primary.postgres import Primary
 from tests.benchmarks.data import load_gallery
+from tests.support.databases import through as primary_of
 from tests.support.folders import temporary_folder
 
 USERS = 100
@@ -73,17 +73,6 @@ async def started(*, quick: bool, peer_dir: Path | None, zero_dir: Path | None) 
             yield Bench(folder, postgres.url, quick, peer_dir, zero_dir)
         finally:
             await postgres.stop()
-
-
-@asynccontextmanager
-async def primary_of(url: str) -> AsyncIterator[Primary]:
-    """Open a primary."""
-    primary = Primary(url)
-    await primary.open()
-    try:
-        yield primary
-    finally:
-        await primary.close()
 
 
 __all__ = ["ROWS_EACH", "USERS", "Bench", "primary_of", "started"]

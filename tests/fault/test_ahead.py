@@ -25,6 +25,7 @@ from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from primary.write import Write
 from tests.support.bay import Bay, opened
+from tests.support.databases import through
 from tests.support.gallery_model import Model
 from tests.support.http import execute
 from tests.support.proxy import proxied
@@ -67,6 +68,17 @@ async def save(primary: Primary, user: str = "ann", key: str | None = None) -> C
     return await write(primary, lambda write: images.create(write, A_POOL), user, key)
 
 
+async def image_of(primary: Primary, user: str = "ann") -> UUID:
+    """Save an image; give its id."""
+    made: list[UUID] = []
+
+    async def make(write: Write) -> None:
+        made.append(UUID((await images.create(write, A_POOL)).image.id))
+
+    await write(primary, make, user)
+    return made[0]
+
+
 async def followed(bay: Bay, primary: Primary, user: str = "ann") -> None:
     """Bring the user to where a write looks ahead: its statements have been seen, and its replica stands."""
     await save(primary, user)
@@ -76,20 +88,20 @@ async def followed(bay: Bay, primary: Primary, user: str = "ann") -> None:
 async def test_a_write_and_the_sync_up_to_it_are_one_round_trip(
     database_url: str, catalog: Catalog, looks: Looks
 ) -> None:
-    async with proxied(database_url) as proxy:
-        primary = Primary(proxy.url, pool_max=1)
-        await primary.open()
-        async with opened(primary, catalog, PostgresFeed(primary, catalog)) as bay:
-            await followed(bay, primary)
-            for key, trips in ((None, 1), ("k", 3)) * 4:
-                before = proxy.round_trips
-                cursor = await save(primary, key=key and str(uuid4()))
-                result = await bay.store.sync("ann", at_least=cursor)
-                assert (result.version, result.applied, result.rebuilt) == (cursor, 1, False)
-                assert proxy.round_trips - before == trips
-                await bay.assert_same("ann")
-            assert looks == ["ann"] * 8
-        await primary.close()
+    async with (
+        proxied(database_url) as proxy,
+        through(proxy.url, pool_max=1) as primary,
+        opened(primary, catalog, PostgresFeed(primary, catalog)) as bay,
+    ):
+        await followed(bay, primary)
+        for key, trips in ((None, 1), ("k", 3)) * 4:
+            before = proxy.round_trips
+            cursor = await save(primary, key=key and str(uuid4()))
+            result = await bay.store.sync("ann", at_least=cursor)
+            assert (result.version, result.applied, result.rebuilt) == (cursor, 1, False)
+            assert proxy.round_trips - before == trips
+            await bay.assert_same("ann")
+        assert looks == ["ann"] * 8
 
 
 async def test_who_asks_for_what_is_new_now_looks_now(bay: Bay, database_url: str, primary: Primary) -> None:
@@ -144,15 +156,10 @@ async def test_who_is_not_synced_here_is_looked_after_in_vain_but_once(
 
 
 async def test_a_write_that_changes_nothing_unlearns_nothing(bay: Bay, primary: Primary) -> None:
-    made: list[UUID] = []
-
-    async def make(write: Write) -> None:
-        made.append(UUID((await images.create(write, A_POOL)).image.id))
-
-    await write(primary, make)
+    image = await image_of(primary)
     for favorite, looks in ((True, 1), (True, 0), (False, 0)):
         await bay.store.sync("ann")
-        cursor = await write(primary, partial(activity.set_favorite, image_id=made[0], favorite=favorite))
+        cursor = await write(primary, partial(activity.set_favorite, image_id=image, favorite=favorite))
         counted = bay.feed.looks
         assert (await bay.store.sync("ann", at_least=cursor)).version == cursor
         assert bay.feed.looks - counted == looks
@@ -163,8 +170,9 @@ async def test_it_is_bounded_by_users_and_by_statements(
 ) -> None:
     monkeypatch.setattr(ahead, "PULLS_MAX", 2)
     monkeypatch.setattr(touched, "STATEMENTS_MAX", 1)
-    with suppress(NotFound):
-        await write(primary, lambda write: activity.toggle_favorite(write, uuid4()))
+    image = await image_of(primary)
+    await write(primary, partial(activity.toggle_favorite, image_id=image))
+    assert len(primary.touched._by) == 1, "and what saved it is pushed out already"
     cursors = {}
     users = ["ann", "bob", "cid"]
     for user in users:
@@ -267,19 +275,14 @@ async def test_whatever_is_written_a_replica_that_takes_what_is_ahead_is_the_pri
 
 async def test_hearts_that_are_given_from_two_sides_at_once_are_in_each_replica(bay: Bay, primary: Primary) -> None:
     users = [f"user {n}" for n in range(10)]
-    made: dict[str, UUID] = {}
+    made = {user: await image_of(primary, user) for user in users}
 
     async def give(user: str) -> None:
         for _ in range(8):
-            cursor = await write(primary, lambda write: activity.toggle_favorite(write, made[user]), user)
+            cursor = await write(primary, partial(activity.toggle_favorite, image_id=made[user]), user)
             assert (await bay.store.sync(user, at_least=cursor)).version.covers(cursor)
 
     for user in users:
-
-        async def make(write: Write, user: str = user) -> None:
-            made[user] = UUID((await images.create(write, A_POOL)).image.id)
-
-        await write(primary, make, user)
         await bay.store.sync(user)
     await asyncio.gather(*(give(user) for user in users for _ in range(2)))
     await bay.assert_same(*users)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -18,12 +20,7 @@ from replica.store import Store
 from tests.support.bay import Bay
 from tests.support.open_files import open_files
 from tests.support.proxy import PostgresProxy
-from tests.support.replicas import change, grow
-
-
-def _images(connection: apsw.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").get
-    return count
+from tests.support.replicas import change, count_images, grow
 
 
 async def test_closing_under_load_is_orderly(bay: Bay) -> None:
@@ -41,7 +38,7 @@ async def test_closing_under_load_is_orderly(bay: Bay) -> None:
             try:
                 await change(bay.primary, user, rows=1)
                 await bay.store.sync(user)
-                await bay.store.read(user, _images)
+                await bay.store.read(user, count_images)
                 worked += 1
             except ReplicaUnavailable:
                 refused.set()
@@ -76,7 +73,7 @@ async def test_a_store_that_is_closed_refuses_and_does_not_hang(bay: Bay) -> Non
     await bay.close()
     async with asyncio.timeout(5):
         for asked in (
-            bay.store.read("ann", _images),
+            bay.store.read("ann", count_images),
             bay.store.sync("ann"),
             bay.store.cursor("ann"),
             bay.store.rebuild("bob"),
@@ -122,24 +119,30 @@ async def test_closing_is_not_held_up_by_a_dead_link(proxy: PostgresProxy, catal
         await primary.close()
 
 
-async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> None:
-    loop, begun = asyncio.get_running_loop(), asyncio.Event()
-    store = bay.store
+async def _last_stage(bay: Bay, statements: list[str], calls: Callable[[], object]) -> Coroutine[Any, Any, None]:
+    """Sync ann; give a last stage of her replica, of these statements, in which ``calls()`` is called."""
     await grow(bay.primary, "ann", 3)
-    await store.sync("ann")
-    slot = store._slot("ann")
+    await bay.store.sync("ann")
+    slot = bay.store._slot("ann")
     replica = slot.replica
     assert replica is not None
-    long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT "
 
     def prepare(connection: apsw.Connection) -> None:
-        connection.create_scalar_function("begun", lambda *_: str(loop.call_soon_threadsafe(begun.set)), 0)
+        connection.create_scalar_function("calls", lambda *_: calls(), 0)
 
     writer = await replica._begin_writing()
     await writer.run(prepare)
     await replica._end_writing()
-    replica.unfinished = [f"CREATE TABLE endless AS {long} CASE WHEN i = 1000 THEN begun() END FROM n"]
-    store._start(store._open.finish(slot, replica))
+    replica.unfinished = statements
+    return bay.store._open.finish(slot, replica)
+
+
+async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT "
+    endless = f"CREATE TABLE endless AS {long} CASE WHEN i = 1000 THEN calls() END FROM n"
+    finishing = await _last_stage(bay, [endless], lambda: str(loop.call_soon_threadsafe(begun.set)))
+    bay.store._start(finishing)
     await begun.wait()
     async with asyncio.timeout(4):
         await bay.close()
@@ -151,31 +154,21 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
 async def test_what_comes_to_its_end_though_it_was_broken_off_is_sealed(bay: Bay) -> None:
     """An interrupt between two statements stops neither: the file may change for as long as the thread is at it."""
     loop, begun, left = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-    store = bay.store
-    await grow(bay.primary, "ann", 3)
-    await store.sync("ann")
-    slot = store._slot("ann")
-    replica = slot.replica
-    assert replica is not None
 
-    def hesitate(*_: object) -> None:
+    def hesitate() -> None:
         loop.call_soon_threadsafe(begun.set)
         left.wait(10)
         time.sleep(0.2)  # nobody waits for it: the file is sealed meanwhile, and written then
 
-    def prepare(connection: apsw.Connection) -> None:
-        connection.create_scalar_function("hesitate", hesitate, 0)
-
-    writer = await replica._begin_writing()
-    await writer.run(prepare)
-    await replica._end_writing()
-    replica.unfinished = ["SELECT hesitate()", "CREATE TABLE late (a)"]
-    finishing = asyncio.create_task(store._open.finish(slot, replica))
+    finishing = asyncio.create_task(await _last_stage(bay, ["SELECT calls()", "CREATE TABLE late (a)"], hesitate))
     await begun.wait()
     finishing.cancel()
     left.set()
     await asyncio.wait([finishing])
-    await writer.run(prepare)  # it has come to its end
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    assert replica._writer is not None
+    await replica._writer.run(_tables)  # it has come to its end
     await bay.reopen()
     bay.feed.away = True
     await bay.assert_same("ann")

@@ -26,7 +26,7 @@ from replica.errors import ReplicaUnavailable
 from replica.export import FORMATS, Format, export
 from replica.state import State
 from tests.support.bay import Bay, opened
-from tests.support.replicas import Rows, change, grow, held, truth
+from tests.support.replicas import Rows, change, count_images, grow, held, truth
 
 ROWS = 300
 SOME = 1_500
@@ -310,7 +310,7 @@ async def test_a_process_out_of_file_descriptors_condemns_no_replica(bay: Bay) -
             for _ in range(spare):
                 os.close(files.pop())
             try:
-                found = (await bay.store.read("ann", _images)).value
+                found = (await bay.store.read("ann", count_images)).value
             except ReplicaUnavailable as error:
                 _assert_clear(error)
             else:
@@ -353,8 +353,3 @@ async def test_a_file_that_there_is_no_memory_to_read_is_not_condemned(
             await bay.store.read("ann", work, long=long)
         _assert_clear(raised.value)
     await bay.assert_same("ann")
-
-
-def _images(connection: apsw.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").get
-    return count

@@ -14,7 +14,7 @@ from primary.errors import PrimaryUnavailable
 from replica.errors import ReadTimeout
 from replica.results import StoreLimits
 from tests.support.bay import Bay
-from tests.support.replicas import change, grow
+from tests.support.replicas import change, count_images, grow
 
 LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT count(*) FROM n"
 SLOW = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"  # has no end
@@ -25,14 +25,9 @@ def limits() -> StoreLimits:
     return StoreLimits(read_timeout_ms=300)
 
 
-def _images(connection: apsw.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").get
-    return count
-
-
 async def _warm(bay: Bay, user: str) -> None:
     """Read once, so that the pages are in memory: what is short is done at once from now on."""
-    await bay.store.read(user, _images)
+    await bay.store.read(user, count_images)
 
 
 async def test_a_short_read_is_done_at_once_and_a_long_one_in_the_lane(bay: Bay) -> None:
@@ -74,7 +69,7 @@ async def test_who_reads_in_a_loop_lets_others_in(bay: Bay) -> None:
 
     beside = asyncio.create_task(others())
     for _ in range(1_000):
-        await bay.store.read("ann", _images)
+        await bay.store.read("ann", count_images)
     beside.cancel()
     assert passes >= 5
 
@@ -87,14 +82,14 @@ async def test_a_read_after_a_sync_sees_it_whoever_reads_beside(bay: Bay) -> Non
 
     async def reader() -> None:
         while writing:
-            await bay.store.read("ann", _images)
+            await bay.store.read("ann", count_images)
             await asyncio.sleep(0)
 
     readers = [asyncio.create_task(reader()) for _ in range(2)]
     for round_ in range(30):
         await grow(bay.primary, "ann", 1)
         version = (await bay.store.sync("ann")).version
-        reading = await bay.store.read("ann", _images)
+        reading = await bay.store.read("ann", count_images)
         assert (reading.version, reading.value) == (version, 4 + round_)
     writing = False
     await asyncio.gather(*readers)
@@ -109,7 +104,7 @@ async def test_reads_during_a_rebuild_see_the_old_file_or_the_new_one(bay: Bay) 
     async def reader() -> list[tuple[object, int]]:
         seen: list[tuple[object, int]] = []
         while rebuilding:
-            reading = await bay.store.read("ann", _images)
+            reading = await bay.store.read("ann", count_images)
             seen.append((reading.version, reading.value))
         return seen
 
@@ -129,9 +124,9 @@ async def test_a_rebuild_that_cannot_be_done_leaves_what_there_is(bay: Bay) -> N
     bay.feed.away = True
     with pytest.raises(PrimaryUnavailable):
         await bay.store.rebuild("ann")
-    assert (await bay.store.read("ann", _images)).value == 5
+    assert (await bay.store.read("ann", count_images)).value == 5
     await bay.reopen()
-    assert (await bay.store.read("ann", _images)).value == 5
+    assert (await bay.store.read("ann", count_images)).value == 5
 
 
 async def test_reads_while_changes_are_applied_see_whole_transactions(bay: Bay) -> None:
@@ -142,7 +137,7 @@ async def test_reads_while_changes_are_applied_see_whole_transactions(bay: Bay) 
     async def reader() -> list[int]:
         counts = []
         while writing:
-            counts.append((await bay.store.read("ann", _images)).value)
+            counts.append((await bay.store.read("ann", count_images)).value)
         return counts
 
     readers = [asyncio.create_task(reader()) for _ in range(3)]
@@ -163,13 +158,13 @@ async def test_a_read_that_takes_too_long_is_stopped_and_the_next_is_well(bay: B
     for _ in range(2):
         begun = loop.time()
         slow = asyncio.create_task(bay.store.read("ann", lambda connection: connection.execute(SLOW).fetchone()))
-        quick = asyncio.create_task(bay.store.read("ann", _images))
+        quick = asyncio.create_task(bay.store.read("ann", count_images))
         with pytest.raises(ReadTimeout) as raised:
             await slow
         assert raised.value.hint
         assert 0.25 < loop.time() - begun < 2
         assert (await quick).value == 3
-        assert (await bay.store.read("ann", _images)).value == 3
+        assert (await bay.store.read("ann", count_images)).value == 3
         await change(bay.primary, "ann")
         await bay.store.sync("ann")
         await bay.assert_same("ann")
@@ -233,15 +228,15 @@ async def test_whatever_a_read_raises_is_raised_and_reading_goes_on(bay: Bay, lo
         (apsw.SQLError("no such table: other"), apsw.SQLError),
     ]:
         async with asyncio.timeout(5):
-            beside = asyncio.create_task(bay.store.read("ann", _images))
+            beside = asyncio.create_task(bay.store.read("ann", count_images))
             with pytest.raises(expected):
                 await bay.store.read("ann", raising(error), long=long)
             assert (await beside).value == 3
-            assert (await bay.store.read("ann", _images)).value == 3
+            assert (await bay.store.read("ann", count_images)).value == 3
     with pytest.raises(apsw.SQLError, match="no such table"):
         await bay.store.read("ann", lambda connection: connection.execute("SELECT * FROM other"), long=long)
     await bay.store.read("ann", lambda connection: connection.execute("COMMIT").fetchall(), long=long)
-    assert (await bay.store.read("ann", _images)).value == 3
+    assert (await bay.store.read("ann", count_images)).value == 3
 
 
 @pytest.mark.parametrize("raised", [False, True])
@@ -269,7 +264,7 @@ async def test_a_cursor_that_a_read_keeps_does_not_keep_the_past(bay: Bay, long:
         kept = error
     await grow(bay.primary, "ann", 2)
     synced = await bay.store.sync("ann")
-    reading = await bay.store.read("ann", _images)
+    reading = await bay.store.read("ann", count_images)
     assert (reading.version, reading.value) == (synced.version, 5)
     assert kept is not None
 
@@ -305,7 +300,7 @@ async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> 
         task.cancel()
     await asyncio.wait(left)
     async with asyncio.timeout(2):  # of the 6 s that they would take
-        assert (await bay.store.read("ann", _images, long=True)).value == 3
+        assert (await bay.store.read("ann", count_images, long=True)).value == 3
     assert runs == 1
 
 
@@ -321,7 +316,7 @@ async def test_one_user_who_reads_long_and_much_lets_others_in_between(bay: Bay)
     crowd = [asyncio.create_task(bay.store.read("ann", slow, long=True)) for _ in range(10)]  # 3 s, one by one
     await asyncio.sleep(0.05)
     async with asyncio.timeout(1.5):
-        assert (await bay.store.read("bob", _images)).value == 3
+        assert (await bay.store.read("bob", count_images)).value == 3
     for task in crowd:
         task.cancel()
     await asyncio.wait(crowd)

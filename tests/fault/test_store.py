@@ -19,7 +19,7 @@ from replica.results import Reading, StoreLimits
 from replica.staging import Staging
 from tests.support.bay import Bay, opened
 from tests.support.open_files import open_files
-from tests.support.replicas import change, grow
+from tests.support.replicas import change, count_images, grow
 
 LIMITS = StoreLimits(replica_open_max=8, sync_concurrency=3)
 
@@ -27,11 +27,6 @@ LIMITS = StoreLimits(replica_open_max=8, sync_concurrency=3)
 @pytest.fixture
 def limits() -> StoreLimits:
     return LIMITS
-
-
-def _images(connection: apsw.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").get
-    return count
 
 
 # ------------------------------------------------------------- syncs of one user
@@ -56,7 +51,7 @@ async def test_callers_share_a_sync_and_none_gets_a_look_from_before_its_call(ba
 
 async def test_callers_of_a_first_read_share_one_build(bay: Bay) -> None:
     await grow(bay.primary, "ann", 20)
-    readings = await asyncio.gather(*(bay.store.read("ann", _images) for _ in range(30)))
+    readings = await asyncio.gather(*(bay.store.read("ann", count_images) for _ in range(30)))
     assert {reading.value for reading in readings} == {20}
     assert bay.feed.looks == 1
 
@@ -112,7 +107,7 @@ async def test_a_reader_that_leaves_does_not_disturb_the_others(bay: Bay) -> Non
     await grow(bay.primary, "ann", 50)
     await bay.store.sync("ann")
     for _ in range(30):
-        reads = [asyncio.create_task(bay.store.read("ann", _images)) for _ in range(6)]
+        reads = [asyncio.create_task(bay.store.read("ann", count_images)) for _ in range(6)]
         await asyncio.sleep(0)
         for leaving in reads[::2]:
             leaving.cancel()
@@ -155,7 +150,7 @@ async def test_a_user_who_waits_for_the_primary_does_not_hold_up_another(bay: Ba
     waiting = asyncio.create_task(bay.store.sync("bob"))
     await bay.feed.looked(2)
     async with asyncio.timeout(5):
-        assert (await bay.store.read("ann", _images)).value == 5
+        assert (await bay.store.read("ann", count_images)).value == 5
     bay.feed.gate.set()
     await waiting
 
@@ -170,7 +165,7 @@ async def test_three_hundred_users_take_turns_with_eight_open_files(bay: Bay) ->
     threads = threading.active_count()
     most_files = most_threads = 0
     for user in users:
-        assert (await bay.store.read(user, _images)).value == 3
+        assert (await bay.store.read(user, count_images)).value == 3
         most_files = max(most_files, len(open_files(bay.directory.root)))
         assert bay.store.counts().open_replicas <= LIMITS.replica_open_max
     for user in users[::7]:  # long evicted; the syncs of these also have a connection that writes
@@ -207,7 +202,7 @@ async def test_more_readers_than_open_files_are_all_served(
         )
     async with opened(primary, catalog, feed, StoreLimits(replica_open_max=bound)) as bay:
         for _ in range(3):
-            counts = await asyncio.gather(*(bay.store.read(user, _images) for user in users for _ in range(2)))
+            counts = await asyncio.gather(*(bay.store.read(user, count_images) for user in users for _ in range(2)))
             assert {reading.value for reading in counts} == {1}
             assert len(counts) == 80
         assert openings <= 3 * len(users)
@@ -223,15 +218,15 @@ async def test_nobody_waits_for_the_long_reads_of_another_to_have_a_file_opened(
         for user in ("ann", "bob", "cat"):
             await grow(primary, user, 1)
             await bay.store.sync(user)
-        await bay.store.read("ann", _images)
+        await bay.store.read("ann", count_images)
         crowd = [
             asyncio.create_task(bay.store.read("ann", lambda connection: connection.execute(endless), long=True))
             for _ in range(30)  # 6 s, one by one
         ]
         await asyncio.sleep(0.01)
-        await bay.store.read("cat", _images)  # ann's is what was used least lately, and is in use
+        await bay.store.read("cat", count_images)  # ann's is what was used least lately, and is in use
         async with asyncio.timeout(1.5):
-            assert (await bay.store.read("bob", _images)).value == 1
+            assert (await bay.store.read("bob", count_images)).value == 1
         assert bay.store.counts().open_replicas == 2
         for task in crowd:
             task.cancel()
@@ -253,7 +248,7 @@ async def test_a_log_that_a_large_change_made_long_is_taken_in_after_it_and_does
         assert made > 4 << 20
         counts = []
         while tasks := [*bay.store._tasks]:
-            counts.append((await bay.store.read("ann", _images)).value)
+            counts.append((await bay.store.read("ann", count_images)).value)
             await asyncio.wait(tasks, timeout=0.001)
         assert len({*counts}) == 1
         await change(bay.primary, "ann", rows=1)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import apsw
 import pytest
 
 from replica.errors import InvalidUser
 from tests.support.bay import Bay
-from tests.support.replicas import change, grow, held, truth
-
-
-def _images(connection: apsw.Connection) -> int:
-    count: int = connection.execute("SELECT count(*) FROM image").get
-    return count
-
+from tests.support.replicas import change, count_images, grow, held, truth
 
 STRANGE = [
     "../../etc/passwd",
@@ -58,7 +51,12 @@ async def test_any_text_is_a_user_of_its_own(bay: Bay) -> None:
 
 @pytest.mark.parametrize("user", ["", "a" * 256, "a\0b", "\0", "\ud800", "a\udfffb", "\U0001f30a" * 256])
 async def test_what_is_no_text_of_1_to_255_characters_is_no_user(bay: Bay, user: str) -> None:
-    for asked in (bay.store.read(user, _images), bay.store.sync(user), bay.store.cursor(user), bay.store.rebuild(user)):
+    for asked in (
+        bay.store.read(user, count_images),
+        bay.store.sync(user),
+        bay.store.cursor(user),
+        bay.store.rebuild(user),
+    ):
         with pytest.raises(InvalidUser) as raised:
             await asked
         assert user == "" or user not in str(raised.value)

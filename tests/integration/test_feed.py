@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
 import psycopg
@@ -19,7 +19,7 @@ from primary.postgres import Primary
 from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
 from primary.write import writing
 from tests.support import shapes
-from tests.support.databases import Databases
+from tests.support.databases import Databases, through
 from tests.support.proxy import PostgresProxy, proxied
 
 
@@ -32,16 +32,6 @@ async def primary(databases: Databases) -> AsyncIterator[Primary]:
 @pytest.fixture
 def feed(primary: Primary) -> PostgresFeed:
     return PostgresFeed(primary, shapes.catalog)
-
-
-@asynccontextmanager
-async def through(url: str, **options: Any) -> AsyncIterator[Primary]:
-    primary = Primary(url, **options)
-    await primary.open()
-    try:
-        yield primary
-    finally:
-        await primary.close()
 
 
 async def execute(primary: Primary, *statements: str) -> None:

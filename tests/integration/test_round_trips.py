@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -19,6 +19,7 @@ from primary.gallery.records import ImagePatch, NewImage
 from primary.once import Asked, Given, once
 from primary.postgres import Primary
 from primary.write import Write, writing
+from tests.support import databases
 from tests.support.http import execute
 from tests.support.proxy import proxied
 
@@ -41,14 +42,7 @@ async def saved(primary: Primary) -> Given:
     return await once(primary, "ann", None, save, kept_s=60)
 
 
-@asynccontextmanager
-async def through(url: str) -> AsyncIterator[Primary]:
-    primary = Primary(url, pool_max=1, pool_timeout_s=5)
-    await primary.open()
-    try:
-        yield primary
-    finally:
-        await primary.close()
+through = partial(databases.through, pool_max=1, pool_timeout_s=5)
 
 
 async def count(url: str) -> int:

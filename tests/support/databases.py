@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import psycopg
 
@@ -62,6 +63,17 @@ def temporary_postgres() -> Iterator[EmbeddedPostgres]:
             asyncio.run(server.stop())
 
 
+@asynccontextmanager
+async def through(url: str, **options: Any) -> AsyncIterator[Primary]:
+    """A primary on a URL, open."""
+    primary = Primary(url, **options)
+    await primary.open()
+    try:
+        yield primary
+    finally:
+        await primary.close()
+
+
 class Databases:
     """The databases of one server. ``template`` is the name of the migrated one."""
 
@@ -75,12 +87,8 @@ class Databases:
 
     async def make_template(self, catalog: Catalog) -> None:
         await self._execute(f"CREATE DATABASE {self.template}")
-        primary = Primary(self.url(self.template))
-        await primary.open()
-        try:
+        async with through(self.url(self.template)) as primary:
             await migrate(primary, catalog)
-        finally:
-            await primary.close()
         # Nobody may be connected to a template while it is copied.
         await self._execute(f"ALTER DATABASE {self.template} ALLOW_CONNECTIONS false")
 

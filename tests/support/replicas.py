@@ -104,6 +104,12 @@ async def held(store: Store, user: str) -> Rows:
     return (await store.read(user, every_row(store.schema.catalog))).value
 
 
+def count_images(connection: apsw.Connection) -> int:
+    """Read how many images there are."""
+    count: int = connection.execute("SELECT count(*) FROM image").get
+    return count
+
+
 async def assert_same(store: Store, primary: Primary, user: str) -> None:
     """Check that the replica, as it is read, holds the primary's rows: none more, none less, none else."""
     ours, theirs = await held(store, user), await truth(primary, store.schema.catalog, user)

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql as pg
 from primary.capture import SCHEMA, engine_tables, install_capture
 from primary.declaration import Catalog, ReadIndex, synced
 from primary.postgres import Primary
-from tests.support.databases import Databases
+from tests.support.databases import Databases, through
 
 metadata = sa.MetaData()
 
@@ -178,11 +178,6 @@ async def install(primary: Primary, metadata: sa.MetaData) -> Catalog:
 @asynccontextmanager
 async def installed(databases: Databases, metadata: sa.MetaData = metadata) -> AsyncIterator[Primary]:
     """A primary on a database of its own that holds ``metadata``, captured."""
-    async with databases.database(migrated=False) as url:
-        primary = Primary(url)
-        await primary.open()
-        try:
-            await install(primary, metadata)
-            yield primary
-        finally:
-            await primary.close()
+    async with databases.database(migrated=False) as url, through(url) as primary:
+        await install(primary, metadata)
+        yield primary
