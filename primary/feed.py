@@ -12,7 +12,7 @@ same snapshot. A replica that was at ``since`` and applies all of them is, at ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -77,6 +77,8 @@ class Pull(Protocol):
     reason: Reason | None
     whole: Sequence[Batch] | None
     """All batches, where they are here already; else None, and they are still to come."""
+    coming: Mapping[str, int]
+    """Of changes that are still to come, how many there are of each table; empty where the pull is anything else."""
 
     def batches(self) -> Iterator[Batch]:
         """Read the rows in batches of bounded size, a table's batches together, parents before children.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -38,8 +38,8 @@ CROSS JOIN LATERAL (
         WHERE c.user_id = asked.user_id COLLATE "C" AND c.version > asked.since
         ORDER BY c.version LIMIT {PIPELINED_ROWS_MAX + 1}) AS t) AS news"""
 
-_TABLES = f"""
-SELECT array_agg(DISTINCT table_name) FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s"""
+_COMING = f"""
+SELECT table_name, count(*) FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s GROUP BY table_name"""
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -162,6 +162,7 @@ class PostgresPull:
         self.kind: Kind
         self.reason: Reason | None
         self.whole: Sequence[Batch] | None = None
+        self.coming: Mapping[str, int] = {}
 
     @asynccontextmanager
     async def opened(self, touched: frozenset[str]) -> AsyncIterator[None]:
@@ -231,9 +232,9 @@ class PostgresPull:
                 await self._connection.execute(_AS_THEY_LIE)
         self._settle(await self._stand_of(asked))
         if self.kind is Kind.CHANGES:  # a snapshot is of every table, and to look at all marks takes long
-            tables = await self._ask(_TABLES, prepare=False)
-            (named,) = cast("tuple[Any]", await tables.fetchone())
-            self._stand = replace(self._stand, tables=frozenset(named or ()))
+            found = await (await self._ask(_COMING, prepare=False)).fetchall()
+            self._stand = replace(self._stand, tables=frozenset(name for name, _ in found))
+            self.coming = {name: count for name, count in found if name in self._known()}
         self._stream = Stream(self._connection, self._answer_timeout_s)
 
     def _known(self) -> frozenset[str]:

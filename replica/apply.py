@@ -9,10 +9,12 @@ import apsw
 
 from primary.declaration import SyncedTable
 from primary.feed import GONE, VALUES, Batch, Change, Pull
+from replica import stages
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.rendering import quoted
 from replica.schema import Schema
+from replica.stages import execute_all
 from replica.staging import Staging
 from replica.state import State
 from replica.writer import Writer, narrow, widen
@@ -24,13 +26,17 @@ STAGED_ROWS_MAX = 10_000  # are laid out before they are applied: what is laid o
 STAGED_BYTES_MAX = 64 << 20  # nor may they take more memory, and as much again while they are sorted; rows can be long
 _PART_ROWS = 100  # after so many it is looked at how much there is
 
+Committed = Callable[[State, list[str] | None], None]
+"""Told of a commit: where the file stands, and what is left of its last stage; None where that is as it was."""
+
 
 async def apply(
-    writer: Writer, schema: Schema, since: State, pull: Pull, passing: Passing, committed: Callable[[State], None]
+    writer: Writer, schema: Schema, since: State, pull: Pull, passing: Passing, committed: Committed
 ) -> int:
     """Bring the file from ``since`` to the pull's cursor. Gives the number of changes.
 
-    ``committed`` is called with its new state, in the writer's thread, after the commit; what it raises is raised.
+    ``committed`` is called in the writer's thread, after the commit; what it raises is raised. Where more rows come
+    than there are, the last stage of the schema is left for after it (see `replica.stages`).
     All of it is one hop to that thread, which waits for the rows too: of a small change the hops are what takes long.
     Raises `Doubt` when the file is not at ``since``. Whatever is raised before the commit, the file is as it was.
     """
@@ -52,10 +58,13 @@ def _apply(
     state: State,
     pull: Pull,
     passing: Passing,
-    committed: Callable[[State], None],
+    committed: Committed,
     connection: apsw.Connection,
 ) -> int:
     _begin(since, passing, connection)
+    outgrown = stages.outgrown(connection, schema, pull.coming)
+    for table in outgrown:
+        execute_all(connection, schema.without_indexes(table))
     applied = 0
     staging = Staging()
     for batch in pull.batches():
@@ -65,7 +74,14 @@ def _apply(
             _stage(schema, staging, batch, connection)
         applied += len(batch.changes)
     staging.apply(connection)
-    _commit(state, passing, committed, connection)
+    for table in outgrown:
+        execute_all(connection, schema.first_of(table))
+    passing("apply.rows")
+    state.write(connection)
+    passing("apply.stated")
+    unfinished = schema.unfinished(connection) if outgrown else None
+    connection.execute("COMMIT")
+    committed(state, unfinished)
     return applied
 
 
@@ -78,14 +94,6 @@ def _begin(since: State, passing: Passing, connection: apsw.Connection) -> None:
         connection.execute("ROLLBACK")
         raise
     passing("apply.begun")
-
-
-def _commit(state: State, passing: Passing, committed: Callable[[State], None], connection: apsw.Connection) -> None:
-    passing("apply.rows")
-    state.write(connection)
-    passing("apply.stated")
-    connection.execute("COMMIT")
-    committed(state)
 
 
 def _roll_back(connection: apsw.Connection) -> None:

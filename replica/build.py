@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import apsw
 
 from primary.feed import Pull
+from replica import stages
 from replica.apply import insert_sql
 from replica.errors import ReplicaError
 from replica.faults import Passing
 from replica.location import Location
 from replica.rendering import quoted
 from replica.schema import Schema
+from replica.stages import execute_all
 from replica.state import State
 from replica.writer import Writer
-
-FINISH_ROWS_MAX = 10_000  # up to so many rows the last stage takes a few ms and is done at once; else after publishing
 
 # The file is nobody's until it is renamed: no journal, and nothing waits for the disk before the end.
 _PRAGMAS = ("page_size=8192", "journal_mode=OFF", "synchronous=OFF", "cache_size=-65536")
@@ -45,7 +44,7 @@ async def build(path: Path, schema: Schema, user: str, pull: Pull, passing: Pass
 
 
 def _fill(schema: Schema, user: str, pull: Pull, passing: Passing, connection: apsw.Connection) -> int:
-    _execute_all(connection, ["BEGIN", *schema.tables])
+    execute_all(connection, ["BEGIN", *schema.tables])
     passing("build.created")
     counts = {table.name: 0 for table in schema.catalog}
     for batch in pull.batches():
@@ -60,23 +59,18 @@ def _fill(schema: Schema, user: str, pull: Pull, passing: Passing, connection: a
 def _complete(
     connection: apsw.Connection, schema: Schema, state: State, counts: dict[str, int], passing: Passing
 ) -> None:
-    _execute_all(connection, schema.keys)
+    execute_all(connection, schema.keys)
     passing("build.indexed")
     for table, expected in counts.items():
         found = connection.execute(f"SELECT count(*) FROM {quoted(table)}").get
         if found != expected:
             raise ReplicaError(f"{table}: {expected} rows were written and {found} are there")
-    at_once = sum(counts.values()) <= FINISH_ROWS_MAX
-    _execute_all(connection, schema.unfinished(connection) if at_once else schema.first)
+    at_once = sum(counts.values()) <= stages.FINISH_ROWS_MAX
+    execute_all(connection, schema.unfinished(connection) if at_once else schema.first)
     state.write(connection)
     connection.execute("COMMIT")
     passing("build.finished")
     connection.execute("PRAGMA journal_mode=WAL")  # is kept in the file
-
-
-def _execute_all(connection: apsw.Connection, statements: Sequence[str]) -> None:
-    for statement in statements:
-        connection.execute(statement)
 
 
 def _make_durable(path: Path) -> None:

@@ -4,7 +4,8 @@ ReplicaError
 ├── InvalidUser           a text cannot be a user's id
 ├── DataDirectoryLocked   another process owns the data directory
 ├── ReplicaUnavailable    the replica cannot be served now; trying again can help
-│   └── ReadTimeout       a read took longer than it may
+│   ├── ReadTimeout       a read took longer than it may
+│   └── Unfinished        an index that the read needs is still being made
 └── Doubt                 the file may not be what was written; answered within the store by rebuilding it
 """
 
@@ -44,6 +45,10 @@ class ReadTimeout(ReplicaUnavailable):
     """The read took too long and was stopped."""
 
     hint = "Ask for less at once."
+
+
+class Unfinished(ReplicaUnavailable):
+    """An index that the read needs is still being made; the store waits for it, as long as a read may take."""
 
 
 class Doubt(ReplicaError):

@@ -1,7 +1,7 @@
 """The replicas of a store that are open, within bounds: files, and connections that write.
 
 Reading takes a file that is open. A connection that writes is a thread more, and memory, so fewer of those are kept;
-after a write the rest of its work (the last stage of a first copy, a checkpoint of the log) is done here too, when
+after a write the rest of its work (the last stage of its schema, a checkpoint of the log) is done here too, when
 nobody waits for it.
 """
 
@@ -59,8 +59,7 @@ class OpenReplicas:
         async with self._openings:
             slot.replica = await Replica.open(slot.location, self._schema, slot.user, slot.lane, self._passing)
             self._files.use(slot)
-            if slot.replica.unfinished:
-                self._start(self.finish(slot, slot.replica))
+            self._begin_finishing(slot)
             await self._files.keep()
 
     async def close(self, slot: Slot) -> None:
@@ -87,24 +86,32 @@ class OpenReplicas:
 
     def wrote(self, slot: Slot) -> None:
         """Note that a replica was written to, and begin what that leaves to be done."""
+        self._use_writer(slot)
+        self._begin_finishing(slot)
+
+    async def finish(self, slot: Slot, replica: Replica) -> None:
+        """Make what is left of a replica's last stage, unless that has been exchanged meanwhile."""
+        async with slot.lock:
+            if slot.replica is not replica or not replica.unfinished:
+                return
+            try:
+                await replica.finish()
+            except (Doubt, apsw.Error, OSError) as error:  # reading goes on without; the next write tries again
+                _log.warning("replica_unfinished", error=str(error))
+            finally:
+                self._use_writer(slot)
+
+    def _begin_finishing(self, slot: Slot) -> None:
+        if slot.replica is not None and slot.replica.unfinished:
+            self._start(self.finish(slot, slot.replica))
+
+    def _use_writer(self, slot: Slot) -> None:
         if slot.replica is not None and slot.replica.writes:
             self._writers.use(slot)
             if self._writers.exceeded:
                 self._start(self._writers.keep())
             if slot.replica.log_is_long:
                 self._start(self._checkpoint(slot, slot.replica))
-
-    async def finish(self, slot: Slot, replica: Replica) -> None:
-        """Do the last stage of a first copy, unless the replica has been exchanged meanwhile."""
-        async with slot.lock:
-            if slot.replica is not replica:
-                return
-            try:
-                await replica.finish()
-            except (Doubt, apsw.Error, OSError) as error:  # reading goes on without; the next opening tries again
-                _log.warning("replica_unfinished", error=str(error))
-            finally:
-                self.wrote(slot)
 
     async def _checkpoint(self, slot: Slot, replica: Replica) -> None:
         async with slot.lock:

@@ -33,7 +33,7 @@ _BUSY_S = 0.25  # nobody locks readers out of a file for longer than it takes to
 class Replica(Source):
     """An open replica. At most one task at a time may sync, finish or close it; any number may read.
 
-    ``state`` is the file's as of the last write that was ours.
+    ``state`` is the file's as of the last write that was ours, ``unfinished`` what is left of its last stage then.
     """
 
     def __init__(self, location: Location, schema: Schema, lane: Lane, passing: Passing) -> None:
@@ -105,13 +105,15 @@ class Replica(Source):
         self._passing("apply.sealed")
         return applied
 
-    def _committed(self, state: State) -> None:
+    def _committed(self, state: State, unfinished: list[str] | None) -> None:
         self.state = state
+        if unfinished is not None:
+            self.unfinished = unfinished
         self._passing("apply.committed")
         self._seal()
 
     async def finish(self) -> None:
-        """Do what was left for after publishing: the indexes that carry rendered rows, and full-text search."""
+        """Make what is left of the last stage: the indexes that carry rendered rows, and full-text search."""
         await self._write(lambda connection: _in_transaction(connection, self.unfinished), _cut_log)
         self.unfinished = []
         self._passing("finish.done")

@@ -58,7 +58,7 @@ class Schema:
         self.catalog = catalog
         self.tables = [*_OWN_TABLES, *(_create_table(table) for table in catalog)]
         self.keys = [_key(table) for table in catalog if table.key]
-        self.first = [_first(table) for table in catalog if table.indexes]
+        self.first = [statement for table in catalog for statement in self.first_of(table)]
         self._finish = {name: statements for table in catalog for name, statements in _finishing(table)}
         self.hash = hashlib.sha256(
             "\n".join(
@@ -72,6 +72,18 @@ class Schema:
                 ]
             ).encode()
         ).hexdigest()
+
+    def first_of(self, table: SyncedTable) -> list[str]:
+        """Give the statements of the second stage that make a table's first read index."""
+        return [_first(table)] if table.indexes else []
+
+    def without_indexes(self, table: SyncedTable) -> list[str]:
+        """Give the statements that take a table's read indexes and its full text away, whatever there is of them."""
+        return [
+            *(_without_full_text(table) if table.full_text else []),
+            *(f"DROP INDEX IF EXISTS {quoted(_index_name(table, index))}" for index in table.indexes),
+            *(f"DROP INDEX IF EXISTS {quoted(_stand_in(table, index))}" for index in table.indexes if index.rendered),
+        ]
 
     def unfinished(self, connection: apsw.Connection) -> list[str]:
         """Give the statements of the last stage that the file has not seen."""
@@ -166,3 +178,9 @@ def _full_text(table: SyncedTable) -> list[str]:
         f'CREATE TRIGGER "{fts}.update" AFTER UPDATE ON {name} BEGIN {remove}; {add}; END',
         f'CREATE TRIGGER "{fts}.delete" AFTER DELETE ON {name} BEGIN {remove}; END',
     ]
+
+
+def _without_full_text(table: SyncedTable) -> list[str]:
+    fts = fts_name(table)
+    triggers = (f'DROP TRIGGER IF EXISTS "{fts}.{event}"' for event in ("insert", "update", "delete"))
+    return [*triggers, f"DROP TABLE IF EXISTS {fts}"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from replica.apart import Apart, SupportsClose, Work
 from replica.build import build
 from replica.datadir import Ownership
 from replica.ending import cut_off
-from replica.errors import Doubt, ReplicaUnavailable
+from replica.errors import Doubt, ReplicaUnavailable, Unfinished
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
 from replica.library import configure
@@ -119,10 +119,17 @@ class Store:
 
         ``work`` runs on the event loop and, if it turns out to take more than a moment, a second time in another
         thread; there at once where it is said to be ``long``: a search, an analysis, SQL of somebody's own. What it
-        raises is raised. A file in doubt is rebuilt and read then. Raises
-        `InvalidUser`, `ReadTimeout`, and `PrimaryUnavailable` or `ReplicaUnavailable` where the replica must be built
-        and cannot be.
+        raises is raised. A file in doubt is rebuilt and read then, and an index that is still being made is waited for,
+        as long as a read may take. Raises `InvalidUser`, `ReadTimeout`, `Unfinished`, and `PrimaryUnavailable` or
+        `ReplicaUnavailable` where the replica must be built and cannot be.
         """
+        try:
+            return await self._read(user, work, long)
+        except Unfinished:
+            await self._finished(self._slot(user))
+            return await self._read(user, work, long)
+
+    async def _read(self, user: str, work: Callable[[apsw.Connection], T], long: bool) -> Reading[T]:
         replica = await self._opened(user)
         try:
             state, value = await replica.read(work, long=long)
@@ -133,6 +140,12 @@ class Store:
             except Doubt as again:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return Reading(state.cursor, value)
+
+    async def _finished(self, slot: Slot) -> None:
+        if slot.replica is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.read_timeout_ms / 1000):
+                    await self._run(self._open.finish(slot, slot.replica))
 
     async def read_apart(self, user: str, work: Work[Closing]) -> Reading[Closing]:
         """Run ``work`` on one state of the user's replica, apart from every other read (see `replica.apart`).

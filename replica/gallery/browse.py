@@ -38,7 +38,7 @@ def browse(
     """Give the first images of a list, or those that come after a cursor of it, at most ``limit``.
 
     With ``placed`` each image of an album's list also has its ``position``, ``caption`` and ``added_at`` there. Raises
-    `ReplicaUnavailable` while the full-text index of a large replica is being made.
+    `Unfinished` while the full-text index of a large replica is being made.
     """
     if listing.is_plain:
         return newest(connection, limit, after)

@@ -21,7 +21,7 @@ VALUES_MAX = 50
 def facets(connection: apsw.Connection, filters: Filters) -> bytes:
     """Give the counts as the members of a JSON object, without its braces.
 
-    It looks at every image that the filters leave, in an index where one has the answer. Raises `ReplicaUnavailable`
+    It looks at every image that the filters leave, in an index where one has the answer. Raises `Unfinished`
     while the full-text index of a large replica is being made.
     """
     asked = Asked.of(Listing(filters))

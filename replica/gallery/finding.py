@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-from replica.errors import ReplicaUnavailable
+from replica.errors import Unfinished
 from replica.gallery.conditions import IN_TITLED, TITLED_ROWS_SQL
 from replica.gallery.keys import Column, Walk, driver_of, walk_sql
 from replica.gallery.matches import SET_MAX, Matches, rows_json
@@ -73,12 +73,12 @@ class _Walked:
 class Finder:
     """Finds what a search is for, within one read; to be closed before that ends.
 
-    Raises `ReplicaUnavailable` while the full-text index of a large replica is being made.
+    Raises `Unfinished` while the full-text index of a large replica is being made.
     """
 
     def __init__(self, connection: apsw.Connection, titles: str) -> None:
         if connection.execute(_SEARCHABLE).get < 2:
-            raise ReplicaUnavailable("the replica's full-text index is being made")
+            raise Unfinished("the replica's full-text index is being made")
         self._connection = connection
         self._titles = {"titles": titles}
         self._matches = Matches(connection)

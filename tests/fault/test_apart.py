@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import pytest
 
-from replica import build
+from replica import stages
 from replica.apart import SOURCE
 from replica.errors import ReadTimeout, ReplicaUnavailable
 from replica.results import Reading
@@ -254,7 +254,7 @@ async def test_what_a_killed_process_left_is_gone_at_the_next_start(bay: Bay) ->
 
 async def test_the_last_stage_of_a_build_does_not_wait_for_it(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cutting the log down to nothing would wait for every reader, and whoever syncs would wait for that."""
-    monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
+    monkeypatch.setattr(stages, "FINISH_ROWS_MAX", 0)
     slow = Slow()
     await grow(bay.primary, "bob", 100)
     slot = bay.store._slot("bob")

@@ -6,7 +6,6 @@ At each named point once by an error, and once by a SIGKILL of a process of its 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import sys
@@ -16,7 +15,7 @@ import pytest
 
 from primary.cursor import Cursor
 from primary.write import writing
-from replica import build, faults
+from replica import faults, stages
 from replica.store import Store
 from tests.support.bay import Bay
 from tests.support.replicas import Rows, change, every_row, grow, truth
@@ -65,7 +64,7 @@ async def _finished(bay: Bay) -> None:
 @pytest.fixture
 def finish_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the last stage of every build for after it, as with many rows."""
-    monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
+    monkeypatch.setattr(stages, "FINISH_ROWS_MAX", 0)
 
 
 async def test_the_points_that_are_declared_are_those_that_are_passed(bay: Bay, finish_later: None) -> None:
@@ -90,7 +89,7 @@ async def test_a_step_that_fails_is_told_and_the_next_sync_makes_it_good(
         await change(bay.primary, "ann")
     new = await _primary_state(bay)
     if point in FINISH:
-        monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
+        monkeypatch.setattr(stages, "FINISH_ROWS_MAX", 0)
 
     def passing(passed: str) -> None:
         if passed == point:
@@ -125,21 +124,6 @@ async def test_a_step_that_fails_is_told_and_the_next_sync_makes_it_good(
     assert not bay.left_behind()
 
 
-async def _run_child(bay: Bay, *orders: str, crash_at: str = "") -> int:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.child", str(bay.directory.root), bay.primary.url, "ann", *orders),
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {faults.CRASH_VARIABLE: crash_at},
-    )
-    try:
-        async with asyncio.timeout(30):
-            return await child.wait()
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-
-
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_process_killed_at_a_point_leaves_the_old_state_or_the_new_one(bay: Bay, point: str) -> None:
     await grow(bay.primary, "ann", ROWS)
@@ -156,7 +140,7 @@ async def test_a_process_killed_at_a_point_leaves_the_old_state_or_the_new_one(b
         await bay.close()
     new = await _primary_state(bay)
     orders = ["sync", "wait"] if point not in FINISH else ["finish later", "sync", "wait"]
-    assert await _run_child(bay, *orders, crash_at=point) == -signal.SIGKILL
+    assert await bay.run_child("ann", *orders, crash_at=point) == -signal.SIGKILL
     await bay.open()
     assert not bay.left_behind(), "what was being built is swept"
     bay.feed.away = True

@@ -21,7 +21,7 @@ from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed
 from primary.postgres import Primary
-from replica import build, seal
+from replica import seal, stages
 from replica.errors import ReplicaUnavailable
 from replica.export import FORMATS, Format, export
 from replica.state import State
@@ -238,7 +238,7 @@ async def _rows_or_none(bay: Bay, user: str) -> Rows | None:
 async def test_a_last_stage_without_room_is_made_up_for_later(
     bay: Bay, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "FINISH_ROWS_MAX", 0)
+    monkeypatch.setattr(stages, "FINISH_ROWS_MAX", 0)
     await grow(bay.primary, "bob", 1_000)
     bay.passing = lambda passed: disk.fill(leave_bytes=200_000) if passed == "build.sealed" else None
     await bay.store.sync("bob")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +14,7 @@ from pathlib import Path
 from primary.declaration import Catalog
 from primary.feed import Feed
 from primary.postgres import Primary
+from replica.faults import CRASH_VARIABLE
 from replica.library import connect
 from replica.location import DataDirectory
 from replica.results import StoreLimits
@@ -70,6 +74,21 @@ class Bay:
         """Check that these users' replicas hold what the primary does."""
         for user in users:
             await assert_same(self.store, self.primary, user)
+
+    async def run_child(self, user: str, *orders: str, crash_at: str = "") -> int:
+        """Have a process of its own do something to a user's replica (`tests.support.child`); give how it ended."""
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.support.child", str(self.directory.root), self.primary.url, user, *orders),
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {CRASH_VARIABLE: crash_at},
+        )
+        try:
+            async with asyncio.timeout(30):
+                return await child.wait()
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
 
     def left_behind(self) -> list[str]:
         """Name what builds, and reads apart, left."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from primary.gallery.tables import catalog
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
-from replica import build
+from replica import stages
 from replica.faults import from_environment
 from replica.store import Store
 
@@ -27,7 +27,7 @@ async def main(data_dir: str, url: str, user: str, *orders: str) -> None:
     for order in orders:
         match order:
             case "finish later":
-                build.FINISH_ROWS_MAX = 0
+                stages.FINISH_ROWS_MAX = 0
             case "sync":
                 await store.sync(user)
             case "read":
