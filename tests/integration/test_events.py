@@ -81,9 +81,14 @@ async def test_who_comes_back_with_the_last_id_has_missed_nothing(
     for n in range(3):
         await execute(database_url, INSERT, "alice", f"missed {n}")
     async with listening(client, changes="true", **{by: left_at}) as stream:
-        event = await stream.next()
-        assert (event.name, number(event.id or ""), event.data["more"]) == ("changes", number(left_at) + 3, False)
-        assert [change["row"]["prompt"] for change in event.data["changes"]] == [f"missed {n}" for n in range(3)]
+        missed: list[dict[str, Any]] = []
+        told = left_at
+        while number(told) < number(left_at) + 3:  # once, or not: who is followed is not compared before it is told of
+            event = await stream.next()
+            assert (event.name, event.data["more"]) == ("changes", False)
+            missed += event.data["changes"]
+            told = event.id or ""
+        assert [change["row"]["prompt"] for change in missed] == [f"missed {n}" for n in range(3)]
         await execute(database_url, "UPDATE image SET prompt = 'again' WHERE prompt = 'missed 1'")
         (edited,) = of_images(await stream.next())
         assert (edited["table"], edited["key"], edited["row"]["prompt"]) == ("image", [edited["row"]["id"]], "again")
