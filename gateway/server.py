@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import inspect
 import os
 import signal
@@ -22,6 +20,7 @@ from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
 from gateway.events.streams import Streams
 from gateway.gallery.mirror.worker import mirroring
+from gateway.memory import freeze_startup, settle_allocator
 from gateway.once import sweeping
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
@@ -42,7 +41,6 @@ GRACE_S = 2  # for requests under way when the server is told to stop; Postgres 
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
 UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
-_M_TRIM_THRESHOLD = -1  # malloc.h
 
 Ready = Callable[[str, int], Awaitable[None] | None]
 """Called with the host and the real port when the first request can be answered."""
@@ -99,29 +97,9 @@ def run(settings: Settings, *, ready: Ready | None = None) -> int:
         freeze_startup()
         return ready(host, port) if ready is not None else None
 
-    return_memory()
+    settle_allocator()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings, ready=settled))
-
-
-def return_memory() -> None:
-    """Have the C library give memory back as soon as 128 KiB of it are free. For a process of its own, as it starts.
-
-    Left to itself it learns from large allocations to keep megabytes, and what a sync needed for a moment stays: of 100
-    users who listen, each of whom had a change, that was 302 KiB each against 246. (glibc alone knows this.)
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, 128 << 10)
-
-
-def freeze_startup() -> None:
-    """Keep what start-up made out of the garbage collector's rounds. For a process that only serves, once it is ready.
-
-    Modules, routes and schemas live as long as the process does. A full round that goes through them all takes 45 ms,
-    in which nothing is answered, and under load there is one every second or two: that was the p99 of reads.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @asynccontextmanager

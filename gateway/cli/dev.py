@@ -10,6 +10,7 @@ import click
 
 from gateway.cli.environment import database, primary_of, read_settings, run, set_up_logs
 from gateway.cli.token import DAY_S, make_token
+from gateway.memory import settle_allocator
 from gateway.settings import Settings
 
 # A token pasted into a browser or a script on Monday should still work on Friday.
@@ -30,12 +31,14 @@ def dev(host: str | None, port: int | None) -> None:
         overrides["log_format"] = "console"
     settings = read_settings(overrides)
     set_up_logs(settings)
+    settle_allocator()
     raise SystemExit(run(_dev(settings)))
 
 
 async def _dev(settings: Settings) -> int:
     from gateway.demo import IMAGES, USER, ensure_demo
-    from gateway.server import freeze_startup, serve
+    from gateway.memory import freeze_startup
+    from gateway.server import serve
     from primary.gallery.tables import catalog
     from primary.migrate import migrate
 
