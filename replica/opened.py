@@ -87,7 +87,8 @@ class OpenReplicas:
     def wrote(self, slot: Slot) -> None:
         """Note that a replica was written to, and begin what that leaves to be done."""
         self._use_writer(slot)
-        self._begin_finishing(slot)
+        if not self._begin_finishing(slot):  # which cuts the log itself
+            self._shorten_log(slot)
 
     async def finish(self, slot: Slot, replica: Replica) -> None:
         """Make what is left of a replica's last stage, unless that has been exchanged meanwhile."""
@@ -100,18 +101,23 @@ class OpenReplicas:
                 _log.warning("replica_unfinished", error=str(error))
             finally:
                 self._use_writer(slot)
+                self._shorten_log(slot)
 
-    def _begin_finishing(self, slot: Slot) -> None:
-        if slot.replica is not None and slot.replica.unfinished:
-            self._start(self.finish(slot, slot.replica))
+    def _begin_finishing(self, slot: Slot) -> bool:
+        if slot.replica is None or not slot.replica.unfinished:
+            return False
+        self._start(self.finish(slot, slot.replica))
+        return True
 
     def _use_writer(self, slot: Slot) -> None:
         if slot.replica is not None and slot.replica.writes:
             self._writers.use(slot)
             if self._writers.exceeded:
                 self._start(self._writers.keep())
-            if slot.replica.log_is_long:
-                self._start(self._checkpoint(slot, slot.replica))
+
+    def _shorten_log(self, slot: Slot) -> None:
+        if slot.replica is not None and slot.replica.writes and slot.replica.log_is_long:
+            self._start(self._checkpoint(slot, slot.replica))
 
     async def _checkpoint(self, slot: Slot, replica: Replica) -> None:
         async with slot.lock:
