@@ -251,7 +251,8 @@ class Primary:
         self._reachable = False
         soon = asyncio.get_running_loop().time() + _FAILED_FAST_S
         for waiting in self._waiting:
-            waiting.reschedule(soon)
+            if not waiting.expired():  # else who waits is about to be told so
+                waiting.reschedule(soon)
         self._waiting.clear()
 
     @asynccontextmanager

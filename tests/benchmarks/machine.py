@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sqlite3  # noqa: TID251 - its version
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import psutil
 from primary.embedded.binaries import binary
 from replica.library import VERSION
 
+SLOW = 3  # times its median: so long nothing of the loop's own takes
 _LIBRARIES = ("litestar", "uvicorn", "uvloop", "sqlalchemy", "psycopg", "apsw", "msgspec")
 
 
@@ -22,7 +25,23 @@ def busy() -> str:
     return f"{os.getloadavg()[0]:.1f}"
 
 
-def facts(generator: str, busy_before: str) -> list[tuple[str, str]]:
+def steadiness(seconds: float = 2) -> str:
+    """Say how evenly a loop of this process goes on an idle machine: what is above it in a p99 may be ours."""
+    text = json.dumps([{"id": "x" * 36, "prompt": "amber basalt " * 6, "seed": n} for n in range(24)])
+    took, ends_at = [], time.perf_counter() + seconds
+    while (began := time.perf_counter()) < ends_at:
+        json.loads(text)
+        took.append(time.perf_counter() - began)
+    took.sort()
+    usual = took[len(took) // 2]
+    slow_s = sum(each for each in took if each > SLOW * usual)
+    return (
+        f"a loop's p99.9 {took[len(took) * 999 // 1000] / usual:.1f} × its median before the run, "
+        f"{slow_s / seconds:.1%} of the time over {SLOW} ×"
+    )
+
+
+def facts(generator: str, busy_before: str, steady: str) -> list[tuple[str, str]]:
     """Give the machine, the system and the versions that matter, each with its name; once the run is over."""
     return [
         ("processor", f"{os.cpu_count()} × {_processor()}"),
@@ -31,6 +50,7 @@ def facts(generator: str, busy_before: str) -> list[tuple[str, str]]:
             "system",
             f"{platform.system()} {platform.release()}, load {busy_before} before the run and {busy()} after it",
         ),
+        ("steadiness", steady),
         ("python", f"{platform.python_version()}, SQLite {VERSION} (Python's own {sqlite3.sqlite_version})"),
         ("postgres", _postgres()),
         ("libraries", ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)),
