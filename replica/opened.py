@@ -37,7 +37,7 @@ class OpenReplicas:
         schema: Schema,
         limits: StoreLimits,
         passing: Passing,
-        start: Callable[[Coroutine[Any, Any, None]], object],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._schema = schema
         self._passing = passing
@@ -90,10 +90,19 @@ class OpenReplicas:
         if not self._begin_finishing(slot):  # which cuts the log itself
             self._shorten_log(slot)
 
-    async def finish(self, slot: Slot, replica: Replica) -> None:
-        """Make what is left of a replica's last stage, unless that has been exchanged meanwhile."""
+    async def finish(self, slot: Slot) -> None:
+        """Make what is left of the last stage of a user's replica, or wait for who does, and for nothing behind it."""
+        await self._finishing(slot)
+
+    def _finishing(self, slot: Slot) -> asyncio.Task[None]:
+        if slot.finishing is None or slot.finishing.done():
+            slot.finishing = self._start(self._finish(slot))
+        return slot.finishing
+
+    async def _finish(self, slot: Slot) -> None:
         async with slot.lock:
-            if slot.replica is not replica or not replica.unfinished:
+            replica = slot.replica  # may be another one than it was begun for, which wants it too
+            if replica is None or not replica.unfinished:
                 return
             try:
                 await replica.finish()
@@ -106,7 +115,7 @@ class OpenReplicas:
     def _begin_finishing(self, slot: Slot) -> bool:
         if slot.replica is None or not slot.replica.unfinished:
             return False
-        self._start(self.finish(slot, slot.replica))
+        self._finishing(slot)
         return True
 
     def _use_writer(self, slot: Slot) -> None:

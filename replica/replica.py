@@ -114,9 +114,12 @@ class Replica(Source):
 
     async def finish(self) -> None:
         """Make what is left of the last stage: the indexes that carry rendered rows, and full-text search."""
-        await self._write(lambda connection: _in_transaction(connection, self.unfinished), _cut_log)
-        self.unfinished = []
+        await self._write(self._finish, _cut_log)
         self._passing("finish.done")
+
+    def _finish(self, connection: apsw.Connection) -> None:
+        _in_transaction(connection, self.unfinished)
+        self.unfinished = []  # also where the log then cannot be cut, as on a full disk
 
     @property
     def log_is_long(self) -> bool:

@@ -25,6 +25,7 @@ class Slot:
     lane: Lane
     replica: Replica | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    finishing: asyncio.Task[None] | None = None  # makes the last stage, or waits for its turn to
     wanted: int = 0  # readers for whom it is being opened; it is not closed before they had their read
     begun: int = 0  # syncs that were begun
     outcome: SyncResult | Exception | None = None  # of the last that ended

@@ -145,7 +145,7 @@ class Store:
         if slot.replica is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.read_timeout_ms / 1000):
-                    await self._run(self._open.finish(slot, slot.replica))
+                    await self._run(self._open.finish(slot))
 
     async def read_apart(self, user: str, work: Work[Closing]) -> Reading[Closing]:
         """Run ``work`` on one state of the user's replica, apart from every other read (see `replica.apart`).

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from primary.declaration import Catalog
 from primary.gallery.tables import catalog as gallery
 from primary.write import writing
+from replica import replica as open_replica
 from replica import stages
 from replica.errors import Unfinished
 from replica.gallery.finding import Finder
@@ -201,6 +202,65 @@ async def test_a_last_stage_that_fails_is_made_at_the_next_search_or_write(
         with pytest.raises(Unfinished):
             await bay.store.read("ann", _found, long=True)
     assert (await bay.store.read("ann", _found, long=True)).value >= 3 * MANY
+
+
+async def test_a_log_that_cannot_be_cut_does_not_leave_what_was_made_to_be_made_again(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grow(bay.primary, "ann", FEW)
+    await bay.store.sync("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(_: apsw.Connection) -> None:
+        loop.call_soon_threadsafe(failed.set)
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(open_replica, "_cut_log", fail)
+        await grow(bay.primary, "ann", MANY)
+        await bay.store.sync("ann")
+        await failed.wait()
+        async with bay.store._slot("ann").lock:
+            pass
+    assert (await bay.store.read("ann", bay.store.schema.unfinished)).value == []
+    assert replica.unfinished == []
+    await _assert_whole(bay, FEW + MANY)
+
+
+async def test_a_search_waits_for_the_last_stage_of_what_is_built_meanwhile(bay: Bay) -> None:
+    await grow(bay.primary, "ann", FEW)
+    await bay.store.sync("ann")
+    syncing = await _held_up(bay, MANY)
+    rebuilding = asyncio.create_task(bay.store.rebuild("ann"))  # behind the sync, and before its last stage
+    await syncing
+    searching = asyncio.create_task(bay.store.read("ann", _found, long=True))
+    await rebuilding
+    assert (await searching).value == FEW + MANY
+
+
+async def test_a_search_does_not_wait_for_a_sync_behind_the_last_stage(bay: Bay) -> None:
+    await grow(bay.primary, "ann", FEW)
+    await bay.store.sync("ann")
+    slot = bay.store._slot("ann")
+    syncing = await _held_up(bay, MANY)
+    async with slot.lock:
+        await syncing
+        await asyncio.sleep(0)  # the last stage is next now
+        bay.feed.gate.clear()
+        waiting = asyncio.create_task(bay.store.sync("ann"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        searching = asyncio.create_task(bay.store.read("ann", _found, long=True))
+        done, _ = await asyncio.wait([searching], timeout=0.1)
+        assert not done
+    async with asyncio.timeout(4):  # less than a read may take
+        assert (await searching).value == FEW + MANY
+    assert not waiting.done()
+    bay.feed.gate.set()
+    await waiting
 
 
 async def test_a_search_waits_no_longer_than_a_read_may_take(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
