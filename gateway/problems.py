@@ -30,7 +30,7 @@ from primary.errors import (
     PrimaryBusy,
     PrimaryUnavailable,
 )
-from replica.errors import ReadTimeout, ReplicaUnavailable
+from replica.errors import ReadTimeout, ReplicaUnavailable, Unfinished
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -176,6 +176,13 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         "replica_unavailable",
         "your replica cannot be served right now",
         hint="Try again shortly.",
+        headers=_UNAVAILABLE,
+    ),
+    Unfinished: lambda _: Problem(
+        503,
+        "replica_unavailable",
+        "your replica was just filled, and cannot be searched yet",
+        hint="Its full-text index is being made; try again shortly. All that does not search is served.",
         headers=_UNAVAILABLE,
     ),
     ReadTimeout: lambda error: Problem(

@@ -7,6 +7,9 @@ go of the other's locks (source: sqlite.org, How To Corrupt, 2.2).
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import apsw
 
 VERSION: str = apsw.sqlite_lib_version()
@@ -31,7 +34,7 @@ def connect(uri: str, *, busy_s: float = _BUSY_S) -> apsw.Connection:
     return connection
 
 
-def configure() -> bool:
+def configure(temporary: Path | None = None) -> bool:
     """Have SQLite do without what nobody here needs; say whether it is configured so now.
 
     - It keeps no account of the memory that it holds, for which it would take a lock at each allocation and each
@@ -39,11 +42,16 @@ def configure() -> bool:
     - A connection gets no memory of its own for small things (the "lookaside"): 48 KiB for each, of a user who only
       listens too, and no read is slower without.
 
+    What it sorts on the disk goes into the folder ``temporary``, unless SQLITE_TMPDIR names another: into files that
+    have no name once they are open.
+
     It can only be done while nobody in this process has a connection: else all stays as it is. (Source: sqlite3_config,
     SQLITE_CONFIG_MEMSTATUS and SQLITE_CONFIG_LOOKASIDE.)
     """
     global _configured  # noqa: PLW0603 - there is one library in a process
     if not _configured and not apsw.connections():
+        if temporary is not None:
+            os.environ.setdefault("SQLITE_TMPDIR", str(temporary.absolute()))
         apsw.shutdown()
         try:
             apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)

@@ -19,7 +19,7 @@ from replica.library import connect
 from replica.location import Location
 from replica.schema import Schema
 from replica.state import State
-from replica.writer import SMALL_START, WRITE_PRAGMAS, Writer, set_up
+from replica.writer import SMALL_START, SORT_IN_MEMORY, SORT_ON_DISK, WRITE_PRAGMAS, Writer, set_up
 
 T = TypeVar("T")
 
@@ -118,7 +118,11 @@ class Replica(Source):
         self._passing("finish.done")
 
     def _finish(self, connection: apsw.Connection) -> None:
-        _in_transaction(connection, self.unfinished)
+        set_up(connection, (SORT_ON_DISK,))
+        try:
+            _in_transaction(connection, self.unfinished)
+        finally:
+            set_up(connection, (SORT_IN_MEMORY,))
         self.unfinished = []  # also where the log then cannot be cut, as on a full disk
 
     @property

@@ -82,7 +82,7 @@ class Store:
 
     async def open(self) -> None:
         """Take the data directory. Raises `DataDirectoryLocked`."""
-        configure()
+        configure(self._directory.apart)
         self._ownership.take()
         try:
             await asyncio.to_thread(self._prepare)

@@ -23,13 +23,17 @@ At its first page SQLite takes memory for 20 at once, if the cache may have so m
 user who listens and never reads as well. (The first pragma already reads one, so what that took is given back.)
 """
 
+SORT_IN_MEMORY, SORT_ON_DISK = "temp_store=MEMORY", "temp_store=FILE"
+"""Where temporary tables are, and rows that are sorted. To make an index is to sort all rows of a table, with all that
+it carries: that is for files, or it would take as much memory as an image and its texts, for each."""
+
 WRITE_PRAGMAS = (
     *SMALL_START,
     "synchronous=NORMAL",
     _CACHE,
     "journal_size_limit=2097152",  # 2 MiB: a log that one big transaction made long does not stay long
     "wal_autocheckpoint=0",  # never within a commit, for which who listens waits: see `Replica.checkpoint`
-    "temp_store=MEMORY",
+    SORT_IN_MEMORY,
 )
 
 
@@ -79,5 +83,4 @@ def widen(connection: apsw.Connection) -> None:
 def narrow(connection: apsw.Connection) -> None:
     """Take the memory back, and what its temporary tables hold; outside a transaction."""
     connection.execute(f"PRAGMA {_CACHE}")
-    for store in ("FILE", "MEMORY"):  # a change of place is what drops temporary tables and frees their memory
-        connection.execute(f"PRAGMA temp_store={store}")
+    set_up(connection, (SORT_ON_DISK, SORT_IN_MEMORY))  # a change of place drops temporary tables, and their memory

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import apsw
+import pytest
 
 from replica.library import connect
 
@@ -53,6 +55,24 @@ connection.close()
 print(configure(), works(connect(":memory:")))
 """)
     assert said == ["False", "True", "True"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not show which files are open")
+def test_what_is_sorted_on_the_disk_is_in_the_folder_for_it(tmp_path: Path) -> None:
+    said = _said(f"""
+import os
+from pathlib import Path
+
+folder = Path({str(tmp_path)!r})
+print(configure(folder))
+connection = connect(":memory:")
+connection.execute("PRAGMA temp_store=FILE")
+connection.execute("CREATE TEMP TABLE t AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9000) "
+                   "SELECT randomblob(1000) FROM n")
+open_files = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.exists() or each.is_symlink()]
+print(any(name.startswith(str(folder)) for name in open_files), len(list(folder.iterdir())))
+""")
+    assert said == ["True", "True", "0"]
 
 
 def test_a_statement_is_planned_once_and_not_for_each_value() -> None:
