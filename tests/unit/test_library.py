@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -27,7 +28,9 @@ def works(connection):
 
 
 def _said(program: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", _LOOK + program], capture_output=True, text=True, check=True)
+    alone = {name: value for name, value in os.environ.items() if name != "SQLITE_TMPDIR"}  # a store here has set it
+    command = [sys.executable, "-c", _LOOK + program]
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
