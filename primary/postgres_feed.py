@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -233,8 +233,7 @@ class PostgresPull:
         self._settle(await self._stand_of(asked))
         if self.kind is Kind.CHANGES:  # a snapshot is of every table, and to look at all marks takes long
             found = await (await self._ask(_COMING, prepare=False)).fetchall()
-            self._stand = replace(self._stand, tables=frozenset(name for name, _ in found))
-            self.coming = {name: count for name, count in found if name in self._known()}
+            self.coming = {name: count for name, count in found if name in self._catalog}
         self._stream = Stream(self._connection, self._answer_timeout_s)
 
     def _known(self) -> frozenset[str]:
@@ -250,7 +249,7 @@ class PostgresPull:
                 if self.kind is Kind.SNAPSHOT:
                     for rows in self._stream.rows(_snapshot_sql(table), self._asked, BATCH_ROWS):
                         yield Batch(table.name, rows=_adapted(table, rows, 0))
-                elif table.name in self._stand.tables:
+                elif table.name in self.coming:
                     for rows in self._stream.rows(_changes_sql(table), self._asked, BATCH_ROWS):
                         yield Batch(table.name, changes=_adapted(table, rows, VALUES))
 

@@ -12,9 +12,9 @@ from primary.feed import GONE, VALUES, Batch, Change, Pull
 from replica import stages
 from replica.errors import Doubt
 from replica.faults import Passing
+from replica.library import execute_all
 from replica.rendering import quoted
 from replica.schema import Schema
-from replica.stages import execute_all
 from replica.staging import Staging
 from replica.state import State
 from replica.writer import Writer, narrow, widen
@@ -62,7 +62,7 @@ def _apply(
     connection: apsw.Connection,
 ) -> int:
     _begin(since, passing, connection)
-    outgrown = stages.outgrown(connection, schema, pull.coming)
+    outgrown = stages.outgrown(connection, schema.catalog, pull.coming)
     for table in outgrown:
         execute_all(connection, schema.without_indexes(table))
     applied = 0

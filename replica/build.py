@@ -14,10 +14,10 @@ from replica import stages
 from replica.apply import insert_sql
 from replica.errors import ReplicaError
 from replica.faults import Passing
+from replica.library import execute_all
 from replica.location import Location
 from replica.rendering import quoted
 from replica.schema import Schema
-from replica.stages import execute_all
 from replica.state import State
 from replica.writer import Writer
 

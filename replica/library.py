@@ -8,6 +8,7 @@ go of the other's locks (source: sqlite.org, How To Corrupt, 2.2).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
@@ -32,6 +33,12 @@ def connect(uri: str, *, busy_s: float = _BUSY_S) -> apsw.Connection:
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     connection.set_busy_timeout(round(busy_s * 1e3))
     return connection
+
+
+def execute_all(connection: apsw.Connection, statements: Iterable[str]) -> None:
+    """Execute statements, one after another."""
+    for statement in statements:
+        connection.execute(statement)
 
 
 def configure(temporary: Path | None = None) -> bool:

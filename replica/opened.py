@@ -59,7 +59,8 @@ class OpenReplicas:
         async with self._openings:
             slot.replica = await Replica.open(slot.location, self._schema, slot.user, slot.lane, self._passing)
             self._files.use(slot)
-            self._begin_finishing(slot)
+            if slot.replica.unfinished:
+                self.finishing(slot)
             await self._files.keep()
 
     async def close(self, slot: Slot) -> None:
@@ -87,14 +88,13 @@ class OpenReplicas:
     def wrote(self, slot: Slot) -> None:
         """Note that a replica was written to, and begin what that leaves to be done."""
         self._use_writer(slot)
-        if not self._begin_finishing(slot):  # which cuts the log itself
+        if slot.replica is not None and slot.replica.unfinished:
+            self.finishing(slot)  # which cuts the log itself
+        else:
             self._shorten_log(slot)
 
-    async def finish(self, slot: Slot) -> None:
-        """Make what is left of the last stage of a user's replica, or wait for who does, and for nothing behind it."""
-        await self._finishing(slot)
-
-    def _finishing(self, slot: Slot) -> asyncio.Task[None]:
+    def finishing(self, slot: Slot) -> asyncio.Task[None]:
+        """Give the task that makes what is left of the last stage of a user's replica; begin it if there is none."""
         if slot.finishing is None or slot.finishing.done():
             slot.finishing = self._start(self._finish(slot))
         return slot.finishing
@@ -111,12 +111,6 @@ class OpenReplicas:
             finally:
                 self._use_writer(slot)
                 self._shorten_log(slot)
-
-    def _begin_finishing(self, slot: Slot) -> bool:
-        if slot.replica is None or not slot.replica.unfinished:
-            return False
-        self._finishing(slot)
-        return True
 
     def _use_writer(self, slot: Slot) -> None:
         if slot.replica is not None and slot.replica.writes:

@@ -15,11 +15,11 @@ from replica.apply import apply
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.lanes import Lane, NotAtOnce, Source
-from replica.library import connect
+from replica.library import connect, execute_all
 from replica.location import Location
 from replica.schema import Schema
 from replica.state import State
-from replica.writer import SMALL_START, SORT_IN_MEMORY, SORT_ON_DISK, WRITE_PRAGMAS, Writer, set_up
+from replica.writer import SMALL_START, WRITE_PRAGMAS, Writer, set_up, sorting_on_disk
 
 T = TypeVar("T")
 
@@ -118,11 +118,8 @@ class Replica(Source):
         self._passing("finish.done")
 
     def _finish(self, connection: apsw.Connection) -> None:
-        set_up(connection, (SORT_ON_DISK,))
-        try:
+        with sorting_on_disk(connection):
             _in_transaction(connection, self.unfinished)
-        finally:
-            set_up(connection, (SORT_IN_MEMORY,))
         self.unfinished = []  # also where the log then cannot be cut, as on a full disk
 
     @property
@@ -261,8 +258,7 @@ def _nothing(_: apsw.Connection) -> None:
 def _in_transaction(connection: apsw.Connection, statements: list[str]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in statements:
-            connection.execute(statement)
+        execute_all(connection, statements)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # SQLite ends it by itself when the disk is full

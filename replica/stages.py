@@ -7,29 +7,22 @@ a first copy, and likewise where more rows come than were there, for which it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import apsw
 
-from primary.declaration import SyncedTable
+from primary.declaration import Catalog, SyncedTable
 from replica.rendering import quoted
-from replica.schema import Schema
 
 FINISH_ROWS_MAX = 10_000  # of up to so many rows the last stage takes a few ms and is made with them
 
 
-def outgrown(connection: apsw.Connection, schema: Schema, coming: Mapping[str, int]) -> list[SyncedTable]:
+def outgrown(connection: apsw.Connection, catalog: Catalog, coming: Mapping[str, int]) -> list[SyncedTable]:
     """Give the tables of which many rows come, and not fewer than are there."""
-    many = [schema.catalog[name] for name, rows in coming.items() if rows > FINISH_ROWS_MAX]
+    many = [catalog[name] for name, rows in coming.items() if rows > FINISH_ROWS_MAX]
     return [table for table in many if _count(connection, table, coming[table.name] + 1) <= coming[table.name]]
 
 
 def _count(connection: apsw.Connection, table: SyncedTable, most: int) -> int:
     rows: int = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {quoted(table.name)} LIMIT {most})").get
     return rows
-
-
-def execute_all(connection: apsw.Connection, statements: Iterable[str]) -> None:
-    """Execute statements, one after another."""
-    for statement in statements:
-        connection.execute(statement)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,7 +126,9 @@ class Store:
         try:
             return await self._read(user, work, long)
         except Unfinished:
-            await self._finished(self._slot(user))
+            self._refuse_if_closed()
+            # Not cancelled when it takes longer, or when the caller leaves.
+            await asyncio.wait([self._open.finishing(self._slot(user))], timeout=self._limits.read_timeout_ms / 1000)
             return await self._read(user, work, long)
 
     async def _read(self, user: str, work: Callable[[apsw.Connection], T], long: bool) -> Reading[T]:
@@ -140,12 +142,6 @@ class Store:
             except Doubt as again:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return Reading(state.cursor, value)
-
-    async def _finished(self, slot: Slot) -> None:
-        if slot.replica is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.read_timeout_ms / 1000):
-                    await self._run(self._open.finish(slot))
 
     async def read_apart(self, user: str, work: Work[Closing]) -> Reading[Closing]:
         """Run ``work`` on one state of the user's replica, apart from every other read (see `replica.apart`).

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import aiosqlite
@@ -23,9 +24,7 @@ At its first page SQLite takes memory for 20 at once, if the cache may have so m
 user who listens and never reads as well. (The first pragma already reads one, so what that took is given back.)
 """
 
-SORT_IN_MEMORY, SORT_ON_DISK = "temp_store=MEMORY", "temp_store=FILE"
-"""Where temporary tables are, and rows that are sorted. To make an index is to sort all rows of a table, with all that
-it carries: that is for files, or it would take as much memory as an image and its texts, for each."""
+_IN_MEMORY, _ON_DISK = "temp_store=MEMORY", "temp_store=FILE"  # where temporary tables are, and rows that are sorted
 
 WRITE_PRAGMAS = (
     *SMALL_START,
@@ -33,7 +32,7 @@ WRITE_PRAGMAS = (
     _CACHE,
     "journal_size_limit=2097152",  # 2 MiB: a log that one big transaction made long does not stay long
     "wal_autocheckpoint=0",  # never within a commit, for which who listens waits: see `Replica.checkpoint`
-    SORT_IN_MEMORY,
+    _IN_MEMORY,
 )
 
 
@@ -83,4 +82,18 @@ def widen(connection: apsw.Connection) -> None:
 def narrow(connection: apsw.Connection) -> None:
     """Take the memory back, and what its temporary tables hold; outside a transaction."""
     connection.execute(f"PRAGMA {_CACHE}")
-    set_up(connection, (SORT_ON_DISK, SORT_IN_MEMORY))  # a change of place drops temporary tables, and their memory
+    set_up(connection, (_ON_DISK, _IN_MEMORY))  # a change of place drops temporary tables, and their memory
+
+
+@contextmanager
+def sorting_on_disk(connection: apsw.Connection) -> Iterator[None]:
+    """Have the block's transaction sort on the disk, in the folder that the library was told of.
+
+    To make an index is to sort all rows of a table, with all that it carries: in memory that would take as much as an
+    image and its texts, for each.
+    """
+    set_up(connection, (_ON_DISK,))
+    try:
+        yield
+    finally:
+        set_up(connection, (_IN_MEMORY,))

@@ -10,7 +10,6 @@ import click
 
 from gateway.cli.environment import database, primary_of, read_settings, run, set_up_logs
 from gateway.cli.token import DAY_S, make_token
-from gateway.memory import settle_allocator
 from gateway.settings import Settings
 
 # A token pasted into a browser or a script on Monday should still work on Friday.
@@ -31,17 +30,17 @@ def dev(host: str | None, port: int | None) -> None:
         overrides["log_format"] = "console"
     settings = read_settings(overrides)
     set_up_logs(settings)
-    settle_allocator()
     raise SystemExit(run(_dev(settings)))
 
 
 async def _dev(settings: Settings) -> int:
     from gateway.demo import IMAGES, USER, ensure_demo
-    from gateway.memory import freeze_startup
+    from gateway.memory import freeze_startup, settle_allocator
     from gateway.server import serve
     from primary.gallery.tables import catalog
     from primary.migrate import migrate
 
+    settle_allocator()
     # Held from here on, so that serving below joins it instead of starting it a second time.
     async with database(settings, create=True):
         async with primary_of(settings) as primary:

@@ -15,6 +15,7 @@ import apsw
 from primary.declaration import SyncedTable
 from replica.apart import SOURCE, own_database
 from replica.export.manifest import FORMAT, Manifest, columns_of, to_json
+from replica.library import execute_all
 from replica.rendering import quoted
 from replica.schema import copied
 
@@ -42,8 +43,7 @@ def write(connection: apsw.Connection, manifest: Manifest, folder: Path) -> Path
     _tell(connection, manifest)
     connection.execute("COMMIT")  # the replica is let go here
     connection.execute("BEGIN")
-    for statement in later:
-        connection.execute(statement)
+    execute_all(connection, later)
     connection.execute("COMMIT")
     return own_database(folder)
 
@@ -54,8 +54,7 @@ def _copy_sql(table: SyncedTable) -> str:
 
 
 def _tell(connection: apsw.Connection, manifest: Manifest) -> None:
-    for statement in _OWN_TABLES:
-        connection.execute(statement)
+    execute_all(connection, _OWN_TABLES)
     connection.execute(
         "INSERT INTO _export VALUES (?, ?, ?, ?, ?)",
         [FORMAT, manifest.user, manifest.version, manifest.exported_at, manifest.total],

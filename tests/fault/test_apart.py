@@ -258,9 +258,7 @@ async def test_the_last_stage_of_a_build_does_not_wait_for_it(bay: Bay, monkeypa
     slow = Slow()
     await grow(bay.primary, "bob", 100)
     slot = bay.store._slot("bob")
-    building = asyncio.create_task(bay.store.sync("bob"))
-    while not slot.lock.locked():
-        await asyncio.sleep(0)
+    building = await bay.begun_sync("bob")
     async with slot.lock:  # behind the build, and before its last stage
         await building
         reading = asyncio.create_task(bay.store.read_apart("bob", slow))

@@ -134,7 +134,7 @@ async def _last_stage(bay: Bay, statements: list[str], calls: Callable[[], objec
     await writer.run(prepare)
     await replica._end_writing()
     replica.unfinished = statements
-    return bay.store._open.finish(slot)
+    return bay.store._open._finish(slot)
 
 
 async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> None:

@@ -20,8 +20,9 @@ from replica import replica as open_replica
 from replica import stages
 from replica.errors import Unfinished
 from replica.gallery.finding import Finder
-from replica.library import connect
-from replica.results import StoreLimits
+from replica.library import connect, execute_all
+from replica.replica import Replica
+from replica.results import StoreLimits, SyncResult
 from replica.schema import Schema
 from tests.support import shapes
 from tests.support.bay import Bay
@@ -57,6 +58,21 @@ def _schema(connection: apsw.Connection) -> set[tuple[str, str, str]]:
     return set(connection.execute("SELECT type, name, sql FROM sqlite_master"))
 
 
+async def _few(bay: Bay) -> Replica:
+    """Give ann a replica with few images."""
+    await grow(bay.primary, "ann", FEW)
+    await bay.store.sync("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    return replica
+
+
+async def _held_up(bay: Bay, images: int) -> asyncio.Task[SyncResult]:
+    """Begin a sync of so many more images, as `Bay.begun_sync` does."""
+    await grow(bay.primary, "ann", images)
+    return await bay.begun_sync("ann")
+
+
 async def _finished(bay: Bay) -> None:
     """Wait for the last stage, whose task has the slot's lock or is the first to have it."""
     slot = bay.store._slot("ann")
@@ -75,20 +91,14 @@ async def _assert_whole(bay: Bay, images: int, word: str = "basalt") -> None:
     with closing(connect(bay.directory.of("ann").uri("rw"))) as file:
         assert file.execute("PRAGMA integrity_check").get == "ok"
         file.execute("INSERT INTO image_fts (image_fts, rank) VALUES ('integrity-check', 1)")
-        file.execute("PRAGMA journal_mode")
     await bay.open()
 
 
 async def test_rows_are_there_before_their_indexes_and_both_in_the_end(bay: Bay) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
+    await _few(bay)
     before = (await bay.store.read("ann", _schema)).value
-    await grow(bay.primary, "ann", MANY)
-    slot = bay.store._slot("ann")
-    syncing = asyncio.create_task(bay.store.sync("ann"))
-    while not slot.lock.locked():
-        await asyncio.sleep(0)
-    async with slot.lock:  # behind the sync, and before the last stage
+    syncing = await _held_up(bay, MANY)
+    async with bay.store._slot("ann").lock:
         result = await syncing
         assert (result.applied, result.rebuilt) == (MANY, False)
         left = (await bay.store.read("ann", bay.store.schema.unfinished)).value
@@ -147,37 +157,20 @@ async def test_of_few_rows_the_indexes_are_kept_though_there_were_none(
 
 
 async def test_again_before_the_last_stage_was_made(bay: Bay) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
-    slot = bay.store._slot("ann")
+    replica = await _few(bay)
     first = await _held_up(bay, MANY)
-    async with slot.lock:
+    async with bay.store._slot("ann").lock:
         await first
         await grow(bay.primary, "ann", 3 * MANY)
-        replica = slot.replica
-        assert replica is not None
         async with bay.feed.pull("ann", replica.state.cursor, replica.state.position) as pull:
             await replica.sync(pull)  # what is next in the row would do so behind the last stage
     await _assert_whole(bay, FEW + 4 * MANY)
 
 
-async def _held_up(bay: Bay, images: int) -> asyncio.Task[object]:
-    """Begin a sync of so many more images; who waits for the slot's lock then is before its last stage."""
-    await grow(bay.primary, "ann", images)
-    slot = bay.store._slot("ann")
-    syncing: asyncio.Task[object] = asyncio.create_task(bay.store.sync("ann"))
-    while not slot.lock.locked():
-        await asyncio.sleep(0)
-    return syncing
-
-
 async def test_a_last_stage_that_fails_is_made_at_the_next_search_or_write(
     bay: Bay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
-    replica = bay.store._slot("ann").replica
-    assert replica is not None
+    replica = await _few(bay)
 
     async def fail() -> None:
         raise OSError(28, "No space left on device")
@@ -207,10 +200,7 @@ async def test_a_last_stage_that_fails_is_made_at_the_next_search_or_write(
 async def test_a_log_that_cannot_be_cut_does_not_leave_what_was_made_to_be_made_again(
     bay: Bay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
-    replica = bay.store._slot("ann").replica
-    assert replica is not None
+    replica = await _few(bay)
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -231,8 +221,7 @@ async def test_a_log_that_cannot_be_cut_does_not_leave_what_was_made_to_be_made_
 
 
 async def test_a_search_waits_for_the_last_stage_of_what_is_built_meanwhile(bay: Bay) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
+    await _few(bay)
     syncing = await _held_up(bay, MANY)
     rebuilding = asyncio.create_task(bay.store.rebuild("ann"))  # behind the sync, and before its last stage
     await syncing
@@ -242,8 +231,7 @@ async def test_a_search_waits_for_the_last_stage_of_what_is_built_meanwhile(bay:
 
 
 async def test_a_search_does_not_wait_for_a_sync_behind_the_last_stage(bay: Bay) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
+    await _few(bay)
     slot = bay.store._slot("ann")
     syncing = await _held_up(bay, MANY)
     async with slot.lock:
@@ -264,8 +252,7 @@ async def test_a_search_does_not_wait_for_a_sync_behind_the_last_stage(bay: Bay)
 
 
 async def test_a_search_waits_no_longer_than_a_read_may_take(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
+    await _few(bay)
     monkeypatch.setattr(bay.store, "_limits", StoreLimits(read_timeout_ms=50))
     syncing = await _held_up(bay, MANY)
     async with bay.store._slot("ann").lock:
@@ -277,8 +264,7 @@ async def test_a_search_waits_no_longer_than_a_read_may_take(bay: Bay, monkeypat
 
 @pytest.mark.parametrize("point", ["apply.rows", "apply.stated", "apply.committed", "apply.sealed", "finish.done"])
 async def test_a_process_killed_at_a_point_leaves_what_can_be_made_whole(bay: Bay, point: str) -> None:
-    await grow(bay.primary, "ann", FEW)
-    await bay.store.sync("ann")
+    await _few(bay)
     await grow(bay.primary, "ann", MANY)
     await bay.close()
     assert await bay.run_child("ann", "finish later", "sync", "wait", crash_at=point) == -signal.SIGKILL
@@ -291,17 +277,17 @@ async def test_a_process_killed_at_a_point_leaves_what_can_be_made_whole(bay: Ba
 def test_a_table_without_its_indexes_is_as_in_a_first_copy(catalog: Catalog) -> None:
     schema = Schema(catalog)
     with closing(connect(":memory:")) as first, closing(connect(":memory:")) as other:
-        stages.execute_all(first, [*schema.tables, *schema.keys, *schema.first])
+        execute_all(first, [*schema.tables, *schema.keys, *schema.first])
         early = _schema(first)
-        stages.execute_all(first, schema.unfinished(first))
+        execute_all(first, schema.unfinished(first))
         late = _schema(first)
-        stages.execute_all(other, [*schema.tables, *schema.keys, *schema.unfinished(other)])
+        execute_all(other, [*schema.tables, *schema.keys, *schema.unfinished(other)])
         assert _schema(other) == late
         for _ in range(2):  # the second time there is nothing to take away but what comes first
             for table in schema.catalog:
-                stages.execute_all(other, [*schema.without_indexes(table), *schema.first_of(table)])
+                execute_all(other, [*schema.without_indexes(table), *schema.first_of(table)])
             assert _schema(other) == early
-        stages.execute_all(other, schema.unfinished(other))
+        execute_all(other, schema.unfinished(other))
         assert _schema(other) == late
 
 

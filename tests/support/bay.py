@@ -17,7 +17,7 @@ from primary.postgres import Primary
 from replica.faults import CRASH_VARIABLE
 from replica.library import connect
 from replica.location import DataDirectory
-from replica.results import StoreLimits
+from replica.results import StoreLimits, SyncResult
 from replica.store import Store
 from tests.support.feeds import TestFeed
 from tests.support.folders import in_memory
@@ -74,6 +74,14 @@ class Bay:
         """Check that these users' replicas hold what the primary does."""
         for user in users:
             await assert_same(self.store, self.primary, user)
+
+    async def begun_sync(self, user: str) -> asyncio.Task[SyncResult]:
+        """Begin a sync; who waits for the lock of the user's slot then comes behind it, and before its last stage."""
+        slot = self.store._slot(user)
+        syncing = asyncio.create_task(self.store.sync(user))
+        while not slot.lock.locked():
+            await asyncio.sleep(0)
+        return syncing
 
     async def run_child(self, user: str, *orders: str, crash_at: str = "") -> int:
         """Have a process of its own do something to a user's replica (`tests.support.child`); give how it ended."""
