@@ -119,15 +119,20 @@ async def test_of_many_toggles_at_once_each_counts(alice: httpx.AsyncClient) -> 
 
 
 def statement(rng: random.Random) -> str:
-    """Give a statement over many rows: events that come, go, and move to another image or kind; cascades too."""
+    """Give a statement over many rows: events that come, go, and move to another image or kind; cascades too.
+
+    Ids follow from those before, and with them which rows it is about: what is drawn is all that is left to chance.
+    """
     r, n, m = rng.randrange(999), rng.randrange(1, 4), rng.randrange(3)
+    drawn = rng.getrandbits(64)
     some = f"hashtext(id::text || '{r}') % 4 = {m}"
     return rng.choice(
         [
             (
-                "INSERT INTO image_event (user_id, image_id, kind, occurred_at) "
-                f"SELECT user_id, id, (ARRAY['view', 'o', 'usage'])[1 + (n + {r}) % 3], "
-                f"now() - n * {r} * interval '1 min' FROM image, generate_series(1, {n}) AS n WHERE {some}"
+                "INSERT INTO image_event (user_id, id, image_id, kind, occurred_at) "
+                f"SELECT user_id, md5('{drawn}' || id || n)::uuid, id, "
+                f"(ARRAY['view', 'o', 'usage'])[1 + (n + {r}) % 3], now() - n * {r} * interval '1 min' "
+                f"FROM image, generate_series(1, {n}) AS n WHERE {some}"
             ),
             f"DELETE FROM image_event WHERE {some}",
             (
@@ -137,8 +142,9 @@ def statement(rng: random.Random) -> str:
             ),
             f"UPDATE image_activity SET rating = {m} WHERE hashtext(image_id::text || '{r}') % 2 = 0",
             (
-                f"WITH gone AS (DELETE FROM image WHERE {some} AND hashtext(id::text) % 3 = {m} RETURNING user_id) "
-                "INSERT INTO image (user_id, prompt, image_url) SELECT user_id, 'again', 'u' FROM gone"
+                f"WITH gone AS (DELETE FROM image WHERE {some} AND hashtext(id::text) % 3 = {m} RETURNING user_id, id) "
+                "INSERT INTO image (user_id, id, prompt, image_url) "
+                f"SELECT user_id, md5('{drawn}' || id)::uuid, 'again', 'u' FROM gone"
             ),
         ]
     )
@@ -149,8 +155,8 @@ async def test_no_total_ever_says_other_than_the_history(database_url: str) -> N
     seen = 0
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         await connection.execute(
-            "INSERT INTO image (user_id, prompt, image_url) SELECT u, 'p', 'u' "
-            "FROM unnest(ARRAY['ada', 'bob']) AS u, generate_series(1, 6)"
+            "INSERT INTO image (user_id, id, prompt, image_url) SELECT u, md5(u || n)::uuid, 'p', 'u' "
+            "FROM unnest(ARRAY['ada', 'bob']) AS u, generate_series(1, 6) AS n"
         )
         for _ in range(150):
             await connection.execute("SAVEPOINT step")
