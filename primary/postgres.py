@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from psycopg.pq import ConnStatus
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -23,6 +23,7 @@ from primary.errors import InTheWay, InvalidValue, MigrationsPending, PrimaryBus
 from primary.lent import Lent
 from primary.line import Connection, Line
 from primary.patience import patience
+from primary.pool import Pool
 from primary.touched import Statements, Touched
 from primary.transaction import Behind
 
@@ -100,7 +101,7 @@ class Primary:
         self._lines: list[Line] = []
         self._ping_lock = asyncio.Lock()
         self._ping_line = self.line()
-        self._pool: AsyncConnectionPool[Lent] = AsyncConnectionPool(
+        self._pool = Pool(
             url,
             connection_class=Lent,
             kwargs=self._options,

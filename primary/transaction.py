@@ -117,7 +117,7 @@ class Transaction:
                 if behind is not None:
                     await behind.answered()
         return [
-            Result(await cursor.fetchall() if cursor.description is not None else (), cursor.rowcount)
+            Result(await cursor.fetchall() if cursor.rownumber is not None else (), cursor.rowcount)
             for cursor in cursors
         ]
 

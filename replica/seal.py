@@ -20,6 +20,7 @@ from replica.location import Location, remove
 Print = tuple[tuple[int, ...], tuple[int, ...]]
 """How the database and its write-ahead log look: inode, size, and times of change in ns; empty where there is none."""
 
+_WRITING = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 _BYTES = 256  # always as many, written in place: keeping a print takes no room that a full disk would not have
 
 
@@ -51,9 +52,11 @@ def same_files(before: Print, after: Print) -> bool:
 
 def write(location: Location, seen: Print) -> None:
     """Keep a print beside the files. One that is torn by a crash matches nothing, and so means doubt."""
-    if location.seal.is_dir():
+    try:
+        descriptor = os.open(location.seal, _WRITING, 0o600)
+    except IsADirectoryError:
         remove(location.seal)
-    descriptor = os.open(location.seal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(location.seal, _WRITING, 0o600)
     try:
         os.pwrite(descriptor, repr(seen).ljust(_BYTES).encode(), 0)
     finally:

@@ -229,3 +229,15 @@ async def test_a_request_that_is_cancelled_in_a_round_trip_leaves_no_transaction
         await execute(database_url, "DROP TRIGGER IF EXISTS at_commit ON image")
         assert await count(database_url) == 0
         await assert_whole(primary, database_url)
+
+
+async def test_who_writes_one_after_another_keeps_to_one_connection(database_url: str) -> None:
+    async with databases.through(database_url, pool_max=3) as primary:
+
+        async def backend() -> int:
+            async with primary.connection() as connection:
+                return connection.info.backend_pid
+
+        async with primary.connection(), primary.connection():
+            pass  # so there are two
+        assert len({await backend() for _ in range(4)}) == 1

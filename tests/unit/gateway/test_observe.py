@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -116,6 +117,23 @@ except ZeroDivisionError as error:
     assert (second["event"], second["logger"]) == ("oh", "theirs")
     assert "ZeroDivisionError" in second["exception"]
     assert ended.stdout == ""
+
+
+def test_a_line_that_cannot_be_written_stops_nobody():
+    program = """
+import structlog
+from gateway.observe.logs import configure_logs
+configure_logs("info", "json")
+structlog.get_logger("ours").info("to nobody")
+print("goes on")
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writing, text=True)
+    finally:
+        os.close(writing)
+    assert ended.stdout == "goes on\n"
 
 
 async def test_readiness_names_what_is_missing_and_tells_no_path():
