@@ -21,6 +21,11 @@ class Pool(AsyncConnectionPool[Lent]):
         super().__init__(*args, **options)
         self._pool = _LastFirst()
 
+    @property
+    def has_free(self) -> bool:
+        """Whether there is a connection that nobody uses, so that to get one is not to wait."""
+        return bool(self._pool)
+
 
 class _LastFirst(deque[Lent]):
     """The connections that are free. The pool puts them in at the right, and takes them out at the left."""

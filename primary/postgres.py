@@ -206,8 +206,11 @@ class Primary:
         places = self._places.get(user)
         if places is None:
             places = self._places[user] = asyncio.Semaphore(WRITES_OF_USER_MAX)
-        async with self._translated(), self._hoping(self._pool_timeout_s if self._reachable else _FAILED_FAST_S):
-            await places.acquire()
+        if places.locked():
+            async with self._translated(), self._hoping(self._pool_timeout_s if self._reachable else _FAILED_FAST_S):
+                await places.acquire()
+        else:
+            await places.acquire()  # which is not to wait
         try:
             yield
         finally:
@@ -229,10 +232,11 @@ class Primary:
         return connection
 
     async def _taken(self) -> Lent:
-        if not self._reachable:
-            return await self._pool.getconn(_FAILED_FAST_S)
+        within_s = self._pool_timeout_s if self._reachable else _FAILED_FAST_S
+        if self._pool.has_free or not self._reachable:
+            return await self._pool.getconn(within_s)
         async with self._hoping(None):
-            return await self._pool.getconn(self._pool_timeout_s)
+            return await self._pool.getconn(within_s)
 
     @asynccontextmanager
     async def _hoping(self, within_s: float | None) -> AsyncIterator[None]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import psycopg
+
 from primary.capture import SCHEMA
 from primary.cursor import Cursor
 from primary.postgres import EPOCH_SQL, Primary
@@ -42,15 +44,19 @@ class PostgresTail:
         self._answer_timeout_s = answer_timeout_s
         self._snapshot: str | None = None
         self._epoch: str | None = None
+        self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
 
     async def poll(self) -> Moves:
         """See `Tail.poll`."""
         async with self._line.connection(self._answer_timeout_s) as connection:
+            if self._cursor is None or self._cursor.connection is not connection:
+                self._cursor = connection.cursor()  # kept: to make one takes a quarter of a look
+            found = self._cursor
             if self._snapshot is None:
-                found = await connection.execute(_START)
+                await found.execute(_START)
                 self._snapshot, self._epoch = cast("tuple[str, str]", await found.fetchone())
                 return Moves({}, reset=True)
-            found = await connection.execute(_MOVED, {"previous": self._snapshot})
+            await found.execute(_MOVED, {"previous": self._snapshot})
             rows: list[tuple[Any, ...]] = await found.fetchall()
         snapshot, epoch, went_back = rows[0][:3]
         reset = went_back or epoch != self._epoch

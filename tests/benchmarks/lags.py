@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +19,7 @@ import psycopg
 from tests.benchmarks.data import insert_image, user_name
 from tests.support.raw import RawConnection, connected, read_told
 
-GAP_S = 0.03  # between two writes, as in the other server's runs
+GAP_S = 0.03  # between two writes, as in the other server's runs; up to half as much more or less, lest it keep time
 WATCHERS = 20
 EVENTS = "/api/events"
 CHANGES = "/api/events?changes=true"
@@ -48,10 +49,10 @@ class Lag:
         self.after_ack = (at - acknowledged) * 1e3
 
 
-async def one_row(url: str, connection: Connection, times: int) -> tuple[list[Lag], list[Lag]]:
-    """Write a row, by psql and through the server, and wait until it is with a client that listens."""
+async def one_row(url: str, connection: Connection, times: int, path: str = CHANGES) -> tuple[list[Lag], list[Lag]]:
+    """Write a row, by psql and through the server, and wait until a client that listens is told of it."""
     user = user_name(0)
-    async with listening(url, user) as stream, connected(url, user) as asking:
+    async with listening(url, user, path) as stream, connected(url, user) as asking:
 
         async def insert() -> None:
             await insert_image(connection, user)
@@ -130,10 +131,11 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 async def _lags(times: int, write: Callable[[], Awaitable[None]], streams: Sequence[RawConnection]) -> list[Lag]:
     now = time.perf_counter
+    rest = partial(random.Random(times).uniform, 0.5 * GAP_S, 1.5 * GAP_S)
     lags = []
     for _ in range(times):
         receiving = [asyncio.create_task(received(stream)) for stream in streams]
-        await asyncio.sleep(GAP_S)
+        await asyncio.sleep(rest())
         began = now()
         await write()
         acknowledged = now()

@@ -72,16 +72,20 @@ async def measure(bench: Bench) -> list[Figure]:
 
 
 async def _one_row(bench: Bench, target: str, url: str, connection: Connection) -> list[Figure]:
+    """Write a row, and wait until it is announced; then, until it is with the client."""
     times = 100 if bench.quick else 300
-    by_psql, by_us = await one_row(target, connection, times)
+    (by_psql, by_us), (told_by_psql, told_by_us) = [
+        await one_row(target, connection, times, path) for path in (EVENTS, CHANGES)
+    ]
     bare = percentile(await commit_all(url, "bare", times, GAP_S), 50) * 1e3
-    acknowledged = [lag.after_ack for lag in by_psql]
-    through, answered = [lag.after_start for lag in by_us], [lag.after_ack for lag in by_us]
     itself = percentile([lag.after_start - lag.after_ack for lag in by_us], 50)
+    acknowledged = [lag.after_ack for lag in by_psql]
+    through = [lag.after_start for lag in by_us]
     p50 = percentile(through, 50)
     return [
         at_most("commit by psql to event, p50", percentile(acknowledged, 50), 10, " ms", "Zero: 9.5–12.8 ms"),
         at_most("… p99", percentile(acknowledged, 99), 25, " ms", "Zero: 17–29 ms"),
+        fact("… with the row in it", _both([lag.after_ack for lag in told_by_psql])),
         at_most(
             "write through the server to event, p50",
             p50,
@@ -90,8 +94,13 @@ async def _one_row(bench: Bench, target: str, url: str, connection: Connection) 
             f"from the start of the request; p99 {shown(percentile(through, 99))} ms; the write itself takes "
             f"{shown(itself)} ms; {shown(p50 / bare)} × a bare INSERT and COMMIT ({shown(bare)} ms)",
         ),
-        fact("… after its answer", f"{shown(percentile(answered, 50))} ms", "negative: before it"),
+        fact("… with the row in it", _both([lag.after_start for lag in told_by_us])),
+        fact("… after its answer", _both([lag.after_ack for lag in by_us]), "negative: before it"),
     ]
+
+
+def _both(lags: list[float]) -> str:
+    return f"{shown(percentile(lags, 50))} ms, p99 {shown(percentile(lags, 99))} ms"
 
 
 async def _fan_out(bench: Bench, target: str, connection: Connection) -> Figure:
@@ -222,12 +231,17 @@ async def _writing(bench: Bench, url: str, connection: Connection) -> list[Figur
     async with serving(bench.folder / "writing", url, **settings) as target:
         async with _all_listening(target.url, followed):
             pass  # every replica is built
-        for _ in range(bench.rounds):
+
+        async def rate_without() -> None:
             await asyncio.sleep(3)  # those who listened are let go
             without.append(await _rate(url, bench.seconds, lambda n: f"writer-{n}"))
+
+        for _ in range(bench.rounds):
+            await rate_without()
             async with _all_listening(target.url, followed):
                 within.append(await _rate(url, bench.seconds, lambda n: f"writer-{n}"))
                 moving.append(await _rate(url, bench.seconds, lambda n: f"followed-{n}"))
+            await rate_without()  # before and after: whatever the machine does to both is no difference
     return [
         at_least(
             f"commits a second of {WRITERS} writers with {followed:,} users followed, of those with none",
