@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -105,16 +106,20 @@ configure_logs("info", "json")
 current.set("abc")
 structlog.get_logger("ours").info("hello", n=1)
 structlog.get_logger("ours").debug("too quiet")
+structlog.get_logger("ours").warning("odd", text="caf\\udce9", number=2**70, thing=logging)
 try:
     1 / 0
 except ZeroDivisionError as error:
     logging.getLogger("theirs").exception("oh")
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    first, second = map(json.loads, ended.stderr.splitlines())
+    first, odd, second = map(json.loads, ended.stderr.splitlines())
     assert (first["event"], first["n"], first["level"], first["logger"]) == ("hello", 1, "info", "ours")
     assert first["request_id"] == second["request_id"] == "abc"
-    assert (second["event"], second["logger"]) == ("oh", "theirs")
+    assert datetime.now(UTC) - datetime.fromisoformat(first["timestamp"]) < timedelta(minutes=1)
+    assert (odd["level"], odd["text"], odd["number"]) == ("warning", "caf\udce9", 2**70)
+    assert "logging" in odd["thing"]
+    assert (second["event"], second["level"], second["logger"]) == ("oh", "error", "theirs")
     assert "ZeroDivisionError" in second["exception"]
     assert ended.stdout == ""
 
