@@ -58,3 +58,17 @@ async def test_an_interruption_from_outside_stays_one() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_an_interruption_from_outside_stays_one_where_ours_came_before_it() -> None:
+    async def wait() -> None:
+        async with patience(0.01):
+            try:
+                await asyncio.sleep(5)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+
+    task = asyncio.create_task(wait())
+    with pytest.raises(asyncio.CancelledError):
+        await task
