@@ -74,12 +74,10 @@ async def _held_up(bay: Bay, images: int) -> asyncio.Task[SyncResult]:
 
 
 async def _finished(bay: Bay) -> None:
-    """Wait for the last stage, whose task has the slot's lock or is the first to have it."""
+    """Wait for the last stage, to the end of its task: nothing is left of it some time before that."""
     slot = bay.store._slot("ann")
-    while slot.replica is not None and slot.replica.unfinished:
-        await asyncio.sleep(0)
-        async with slot.lock:
-            pass
+    while slot.finishing is not None and not slot.finishing.done():
+        await asyncio.wait([slot.finishing])
 
 
 async def _assert_whole(bay: Bay, images: int, word: str = "basalt") -> None:
