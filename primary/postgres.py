@@ -207,7 +207,7 @@ class Primary:
         if places is None:
             places = self._places[user] = asyncio.Semaphore(WRITES_OF_USER_MAX)
         if places.locked():
-            async with self._translated(), self._hoping(self._pool_timeout_s if self._reachable else _FAILED_FAST_S):
+            async with self._translated(), self._hoping(self._wait_s):
                 await places.acquire()
         else:
             await places.acquire()  # which is not to wait
@@ -232,11 +232,15 @@ class Primary:
         return connection
 
     async def _taken(self) -> Lent:
-        within_s = self._pool_timeout_s if self._reachable else _FAILED_FAST_S
         if self._pool.has_free or not self._reachable:
-            return await self._pool.getconn(within_s)
+            return await self._pool.getconn(self._wait_s)
         async with self._hoping(None):
-            return await self._pool.getconn(within_s)
+            return await self._pool.getconn(self._wait_s)
+
+    @property
+    def _wait_s(self) -> float:
+        """How long to wait for a connection, or for a place among those who want one."""
+        return self._pool_timeout_s if self._reachable else _FAILED_FAST_S
 
     @asynccontextmanager
     async def _hoping(self, within_s: float | None) -> AsyncIterator[None]:
