@@ -92,7 +92,7 @@ class Transaction:
         the caller gives one.
         """
         cursors = [self._lent.cursor(row_factory=namedtuple_row) for _ in statements]
-        ran = list(zip(cursors, map(_as_psycopg_takes_it, statements), strict=True))
+        ran = list(zip(cursors, map(as_psycopg_takes_it, statements), strict=True))
         begins = not self.is_open
         if len(ran) == 1 and not begins and not commit:  # which costs less by itself
             await _run(*ran[0])
@@ -132,7 +132,8 @@ async def _run(cursor: psycopg.AsyncCursor[Any], statement: Statement) -> None:
     await cursor.execute(sql.encode(), values)
 
 
-def _as_psycopg_takes_it(asked: BoundStatement) -> Statement:
+def as_psycopg_takes_it(asked: BoundStatement) -> Statement:
+    """Give a statement's SQL and values to be run on a lent connection."""
     statement, values = asked
     if isinstance(statement, str):
         return statement, values

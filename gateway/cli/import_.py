@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.importing.saving import Tally
     from gateway.importing.source import Format, Source
     from gateway.settings import Settings
-    from primary.gallery.records import NewImage
+    from primary.gallery.images import Many
 
 SHOWN_MAX = 20
 """Of the records that are left out; a file of the wrong format would fill the screen."""
@@ -125,7 +124,7 @@ async def _import(settings: Settings, user: str, source: Source, unknown: Unknow
         if await pending(primary, catalog):
             raise MigrationsPending
 
-        async def save(images: Sequence[NewImage]) -> tuple[int, int]:
+        async def save(images: Many) -> tuple[int, int]:
             return await import_many(primary, user, images)
 
         importing = Import(source, Recorder(user, unknown=unknown), save, display.tally)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gateway.importing.found import Refused
 from gateway.importing.records import ImportedRecord, Recorder
 from gateway.importing.source import Source
+from primary.gallery.images import Many
 
 BATCH_MAX_RECORDS = 1_000
 """One statement and one transaction, of some tens of milliseconds."""
@@ -26,9 +27,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Batch:
-    """Records to be saved together, those left out between them, and how far into the source they end."""
+    """Records to be saved together, those left out between them, and how far into the source they end.
+
+    ``images`` is what to save of a batch that is whole: None where all records were left out.
+    """
 
     records: list[ImportedRecord] = field(default_factory=list)
+    images: Many | None = None
     refused: list[Refused] = field(default_factory=list)
     read_bytes: int = 0
 
@@ -44,12 +49,21 @@ def in_batches(source: Source, recorder: Recorder) -> Iterator[Batch]:
             batch.records.append(record)
             size_bytes += record.size_bytes
         if len(batch.records) + len(batch.refused) >= BATCH_MAX_RECORDS or size_bytes >= BATCH_MAX_BYTES:
-            batch.read_bytes = source.read_bytes()
-            yield batch
+            yield _whole(batch, source)
             batch, size_bytes = Batch(), 0
-    batch.read_bytes = source.read_bytes()
     if batch.records or batch.refused:
-        yield batch
+        yield _whole(batch, source)
+
+
+def images_of(records: Sequence[ImportedRecord]) -> Many:
+    """Give the images of records."""
+    return Many.of([record.image for record in records])
+
+
+def _whole(batch: Batch, source: Source) -> Batch:
+    batch.read_bytes = source.read_bytes()
+    batch.images = images_of(batch.records) if batch.records else None
+    return batch
 
 
 async def from_thread(items: Iterator[T]) -> AsyncGenerator[T]:

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from gateway.importing.batches import Batch, from_thread, in_batches
+from gateway.importing.batches import Batch, from_thread, images_of, in_batches
 from gateway.importing.found import Refused
 from gateway.importing.records import ImportedRecord, Recorder
 from gateway.importing.source import Source
 from primary.gallery.errors import InvalidRecord
-from primary.gallery.records import NewImage
+from primary.gallery.images import Many
 
-Save = Callable[[Sequence[NewImage]], Awaitable[tuple[int, int]]]
+Save = Callable[[Many], Awaitable[tuple[int, int]]]
 """Saves images, all or none; gives how many were saved and how many were there already."""
 
 
@@ -48,20 +48,21 @@ class Import:
         """
         async with aclosing(from_thread(in_batches(self._source, self._recorder))) as batches:
             async for batch in batches:
-                if batch.records:
-                    batch.refused += await self._saved(batch.records)
+                if batch.images is not None:
+                    batch.refused += await self._saved(batch.records, batch.images)
                 self.tally.refused += len(batch.refused)
                 told(batch)
 
-    async def _saved(self, records: Sequence[ImportedRecord]) -> list[Refused]:
+    async def _saved(self, records: Sequence[ImportedRecord], images: Many) -> list[Refused]:
         """Save a batch; give the records that the database refused, found by halving the batch."""
         try:
-            saved, present = await self._save([record.image for record in records])
+            saved, present = await self._save(images)
         except InvalidRecord as error:
             if len(records) == 1:
                 return [Refused(records[0].origin, error.faults)]
             half = len(records) // 2
-            return [*await self._saved(records[:half]), *await self._saved(records[half:])]
+            halves = records[:half], records[half:]
+            return [refused for each in halves for refused in await self._saved(each, images_of(each))]
         self.tally.saved += saved
         self.tally.present += present
         return []

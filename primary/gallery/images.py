@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from json import dumps
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
@@ -21,8 +19,9 @@ from primary.gallery import statements
 from primary.gallery.errors import IdTaken, NotFound, RowVersionConflict, refused
 from primary.gallery.image import Image
 from primary.gallery.records import ImagePatch, NewImage
+from primary.patience import patience
 from primary.postgres import Primary
-from primary.transaction import BoundStatement, Result
+from primary.transaction import BoundStatement, Result, as_psycopg_takes_it
 from primary.write import Write
 
 
@@ -40,6 +39,19 @@ class SavedBatch:
 
     images: list[Image]
     created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Images to be saved by one statement, and ``rows``, which is what it reads of them. From any thread."""
+
+    records: Sequence[NewImage]
+    rows: str
+
+    @classmethod
+    def of(cls, records: Sequence[NewImage]) -> Many:
+        """Make the rows."""
+        return cls(records, _as_json([_row(record, place) for place, record in enumerate(records)]))
 
 
 async def create(write: Write, record: NewImage) -> Saved:
@@ -62,7 +74,7 @@ async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
     created = 0
     # More than once only if one that stood in the way was deleted before it could be read.
     while missing := [row for row in rows if row["id"] not in stored]:
-        insert = statements.INSERT_RETURNING, {"user": write.user, "rows": dumps(missing, ensure_ascii=False)}
+        insert = statements.INSERT_RETURNING, {"user": write.user, "rows": _as_json(missing)}
         # Of one alone, what is refused has changed nothing; of more, some may have been stored.
         (made,) = await write.finish(insert) if len(rows) == 1 else [await write.execute(*insert)]
         new = {row.id: image_of(row) for row in made}
@@ -73,20 +85,19 @@ async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
     return SavedBatch([stored[row["id"]] for row in rows], created)
 
 
-async def import_many(primary: Primary, user: str, records: Sequence[NewImage]) -> tuple[int, int]:
+async def import_many(primary: Primary, user: str, images: Many) -> tuple[int, int]:
     """Save the images whose id is not there yet, in one statement; give how many were saved and skipped.
 
-    A transaction of its own, which takes no turn: who uses the gallery meanwhile need not wait for it.
+    It is a transaction by itself, which takes no turn: who uses the gallery meanwhile need not wait for it.
     Raises `InvalidRecord` where the database refuses a value, and as `Primary.transaction` does.
     """
-    rows = [_row(record, place) for place, record in enumerate(records)]
-    asked = {"user": user, "rows": dumps(rows, ensure_ascii=False)}
+    sql, values = as_psycopg_takes_it((statements.INSERT, {"user": user, "rows": images.rows}))
     try:
-        async with primary.transaction() as connection:
-            inserted = (await connection.execute(statements.INSERT, asked)).rowcount
+        async with primary.connection() as lent, patience(primary.answer_timeout_s):
+            inserted = (await lent.execute(sql.encode(), values)).rowcount
     except InvalidValue as error:
         raise refused(error) from error
-    return inserted, len(rows) - inserted
+    return inserted, len(images.records) - inserted
 
 
 async def patch(write: Write, image_id: UUID, changes: ImagePatch, *, row_version: int | None = None) -> Image:
@@ -134,7 +145,7 @@ def _refuse(now: list[Result]) -> NoReturn:
 async def _in_the_way(write: Write, rows: list[dict[str, Any]]) -> dict[str, Image]:
     """Read the images that have the ids of ``rows``. Raises `IdTaken` for one that a retry cannot mean."""
     found = {}
-    asked = {"user": write.user, "rows": dumps(rows, ensure_ascii=False)}
+    asked = {"user": write.user, "rows": _as_json(rows)}
     for row in await write.execute(statements.STORED, asked):
         if not row.same and row.row_version == 1:
             raise IdTaken(UUID(row.id), row.n)
@@ -144,7 +155,11 @@ async def _in_the_way(write: Write, rows: list[dict[str, Any]]) -> dict[str, Ima
 
 def _row(record: NewImage, place: int) -> dict[str, Any]:
     """Give a record as the statements read it, with an id in any case, to know its row again by."""
-    given = {
-        name: str(value) if isinstance(value, UUID | datetime) else value for name, value in record.given().items()
-    }
-    return {"id": str(uuid4()), **given, "n": place}
+    row = record.given()
+    row["id"] = str(row["id"] if "id" in row else uuid4())
+    row["n"] = place
+    return row
+
+
+def _as_json(rows: list[dict[str, Any]]) -> str:
+    return msgspec.json.encode(rows).decode()

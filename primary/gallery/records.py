@@ -47,7 +47,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fi
 
     def given(self) -> dict[str, Any]:
         """Give the fields that were given, by column name."""
-        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
 
 
 class NewImage(Record):
@@ -134,8 +134,9 @@ def check(record: R) -> R:
 
     The types of its values must be right, as they are in a record that msgspec made; this looks at the rest.
     """
-    faults = [Fault(name, reason) for name, reason in beyond_types(record)]
-    if not record.given():  # a patch, for nothing in it is required
+    given = record.given()
+    faults = [Fault(name, reason) for name, value in given.items() if (reason := _refusal(name, value))]
+    if not given:  # a patch, for nothing in it is required
         faults.append(Fault("", "names no field to change"))
     if faults:
         raise InvalidRecord(faults)
@@ -187,7 +188,8 @@ def _misfits(kind: type[msgspec.Struct], values: dict[str, Any]) -> Iterator[Fau
             except (msgspec.ValidationError, RecursionError) as error:
                 yield Fault(name, _words(error))
             else:
-                yield from (Fault(name, reason) for reason in _refusals(name, value))
+                if reason := _refusal(name, value):
+                    yield Fault(name, reason)
         elif field.required:
             yield Fault(name, "is missing")
     yield from (Fault(name, "is not a field that can be given") for name in values if name not in fields)
@@ -202,25 +204,25 @@ def _words(error: BaseException) -> str:
 def beyond_types(record: Record) -> Iterator[tuple[str, str]]:
     """Give each field that cannot be stored although its type is right, and why."""
     for name, value in record.given().items():
-        yield from ((name, reason) for reason in _refusals(name, value))
+        if reason := _refusal(name, value):
+            yield name, reason
 
 
-def _refusals(name: str, value: Any) -> Iterator[str]:
+def _refusal(name: str, value: Any) -> str:
     """Check what types cannot say: blanks, texts and times that Postgres has no place for, deep documents."""
     match value:
         case str():
             if name in {"prompt", "image_url", "title"} and not value.strip():
-                yield "must not be blank"
-            elif reason := _unstorable(value):
-                yield reason
+                return "must not be blank"
+            return _unstorable(value)
         case datetime():
             try:
                 value.astimezone(UTC)
             except OverflowError:
-                yield "must be of the years 1 to 9999 in UTC"
+                return "must be of the years 1 to 9999 in UTC"
         case dict() if value:
-            if reason := _misfit(value, limits.META_MAX_DEPTH) or _oversize(value):
-                yield reason
+            return _misfit(value, limits.META_MAX_DEPTH) or _oversize(value)
+    return ""
 
 
 def _oversize(document: Document) -> str:

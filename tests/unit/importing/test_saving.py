@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +16,7 @@ from gateway.importing.saving import Import, Tally
 from gateway.importing.source import Source
 from primary.errors import PrimaryUnavailable
 from primary.gallery.errors import Fault, InvalidRecord
+from primary.gallery.images import Many
 from primary.gallery.records import NewImage
 
 
@@ -105,8 +106,8 @@ async def test_a_reader_that_waits_for_ever_does_not_hold_up_a_cancelled_import(
 
     tally = Tally()
 
-    async def save(images: Sequence[NewImage]) -> tuple[int, int]:
-        return len(images), 0
+    async def save(images: Many) -> tuple[int, int]:
+        return len(images.records), 0
 
     importing = Import(Source(items()), Recorder("ada"), save, tally)
     running = asyncio.ensure_future(importing.run(lambda _: None))
@@ -134,14 +135,14 @@ class Saving:
         self._refusing = refusing
         self._left = last
 
-    async def __call__(self, images: Sequence[NewImage]) -> tuple[int, int]:
+    async def __call__(self, images: Many) -> tuple[int, int]:
         if self._left == 0:
             raise PrimaryUnavailable
-        if self._refusing and any(image.prompt == self._refusing for image in images):
+        if self._refusing and any(image.prompt == self._refusing for image in images.records):
             raise InvalidRecord([Fault("prompt", "is refused by the database")])
         self._left -= 1
-        self.images.extend(images)
-        return len(images) - 1, 1
+        self.images.extend(images.records)
+        return len(images.records) - 1, 1
 
 
 async def test_every_record_is_counted_once_and_saved_in_order():
