@@ -27,10 +27,10 @@ help: ## list the targets
 run: $(VENV)/.runtime ## start the gateway on 127.0.0.1:8000 with its own Postgres; Ctrl-C stops both
 	@exec $(BIN)/tidepool dev $(ARGS)
 
-# The whole suite runs in a process for each core, each with a Postgres of its own (more than four gain little); some
+# The whole suite runs in a process more than there are cores (tests/conftest.py), each with a Postgres of its own; some
 # tests are done before a second process has begun. A module stays whole, for its tests may share what is slow to make;
 # modules come by their names, so that the many short ones of tests/unit are last, and all end together.
-EVERY_CORE := --numprocesses=logical --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+EVERY_CORE := --numprocesses=auto --dist=loadscope --no-loadscope-reorder
 
 # What is compiled is kept, whatever the environment says: a run starts a hundred processes, and each would compile it all.
 test: export PYTHONDONTWRITEBYTECODE :=

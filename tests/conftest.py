@@ -38,6 +38,12 @@ from tests.support.server import token as make_token
 from tests.support.turns import turn
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one process more than there are cores, for much of a test is waiting; more than four gain little."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Have each test of one process of several take its turn; its time begins then."""

@@ -20,6 +20,7 @@ import pytest
 from primary.postgres import Primary
 from primary.write import writing
 from replica.store import Store
+from tests.support.forked import forked
 from tests.support.proxy import PostgresProxy
 from tests.unit.importing.pngs import png, text
 
@@ -33,15 +34,22 @@ class Command:
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
         self._env |= {"TIDEPOOL_DATABASE_URL": database_url, "TIDEPOOL_DATA_DIR": str(folder)}
 
-    async def start(self, *args: str | Path, stdin: int | None = None) -> Process:
+    async def fed(self, *args: str | Path) -> Process:
+        """Begin it, with a standard input."""
         command = [sys.executable, "-m", "gateway.cli", "import", *map(str, args)]
-        return await asyncio.create_subprocess_exec(*command, env=self._env, stdin=stdin, stdout=PIPE, stderr=PIPE)
+        return await asyncio.create_subprocess_exec(*command, env=self._env, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
     async def __call__(self, *args: str | Path, given: bytes | None = None) -> tuple[int, str, str]:
-        process = await self.start(*args, stdin=None if given is None else PIPE)
-        out, err = await asyncio.wait_for(process.communicate(given), TIME_MAX_S)
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        if given is None:
+            alone = await forked("gateway.cli", ["import", *map(str, args)], self._env, stdout=True)
+            out, err = await asyncio.wait_for(alone.communicate(), TIME_MAX_S)
+            code = alone.returncode
+        else:
+            process = await self.fed(*args)
+            out, err = await asyncio.wait_for(process.communicate(given), TIME_MAX_S)
+            code = process.returncode
+        assert code is not None
+        return code, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -256,7 +264,7 @@ async def test_the_owner_reads_what_was_imported(command: Command, store: Store,
 @asynccontextmanager
 async def importing_from_a_pipe(command: Command, primary: Primary) -> AsyncIterator[Process]:
     """An import that was given 2,500 records, has saved two batches of them, and waits for more."""
-    process = await command.start("-", "--user", "ada", stdin=PIPE)
+    process = await command.fed("-", "--user", "ada")
     assert process.stdin is not None
     try:
         process.stdin.write("".join(json.dumps(one) + "\n" for one in records(2_500)).encode())

@@ -98,7 +98,7 @@ async def test_a_stop_ends_postgres_too_and_the_next_start_has_all_the_data(
     assert "crash" not in (data_dir / "postgres.log").read_text()
 
     begun = time.monotonic()
-    await alone.start()
+    await alone.start(anew=True)
     async with asking(alone) as client:
         assert (await client.get("/health/ready")).status_code == 200
         assert time.monotonic() - begun < READY_AGAIN_S
@@ -227,7 +227,7 @@ async def test_after_a_kill_the_next_start_finds_postgres_and_all_that_was_answe
     assert EmbeddedPostgres(data_dir).running(), "nobody was there to stop it"
 
     begun = time.monotonic()
-    await alone.start()
+    await alone.start(anew=True)
     async with asking(alone) as client:
         assert (await client.get("/health/ready")).status_code == 200
         assert time.monotonic() - begun < READY_AGAIN_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +21,7 @@ from replica.results import StoreLimits, SyncResult
 from replica.store import Store
 from tests.support.feeds import TestFeed
 from tests.support.folders import in_memory
+from tests.support.forked import forked
 from tests.support.replicas import assert_same, files_of
 
 
@@ -85,18 +86,15 @@ class Bay:
 
     async def run_child(self, user: str, *orders: str, crash_at: str = "") -> int:
         """Have a process of its own do something to a user's replica (`tests.support.child`); give how it ended."""
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.support.child", str(self.directory.root), self.primary.url, user, *orders),
-            cwd=Path(__file__).parents[2],
-            env=os.environ | {CRASH_VARIABLE: crash_at},
-        )
+        given = [str(self.directory.root), self.primary.url, user, *orders]
+        child = await forked("tests.support.child", given, os.environ | {CRASH_VARIABLE: crash_at})
         try:
             async with asyncio.timeout(30):
+                print((await child.stderr.read()).decode())  # noqa: T201 - shown where the test fails
                 return await child.wait()
         finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+            child.send_signal(signal.SIGKILL)
+            await child.wait()
 
     def left_behind(self) -> list[str]:
         """Name what builds, and reads apart, left."""

@@ -21,6 +21,7 @@ import uvicorn.server
 
 from gateway.auth.tokens import issue
 from gateway.settings import Settings
+from tests.support.forked import ForkedProcess, forked
 
 SECRET = "a secret for tests, of thirty-two bytes at least"
 READY_S = 60
@@ -109,7 +110,7 @@ class ServerProcess:
     def __init__(self, data_dir: Path, database_url: str | None, environment: Mapping[str, str]) -> None:
         self.url = ""
         self.logs: list[dict[str, Any]] = []
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | ForkedProcess | None = None
         self._reading: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
@@ -123,15 +124,23 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, *, crash_at: str | None = None) -> str:
-        """Start it, wait until it listens, and give its address; with ``crash_at`` it dies at that point."""
+    async def start(self, *, crash_at: str | None = None, anew: bool = False) -> str:
+        """Start it, wait until it listens, and give its address; with ``crash_at`` it dies at that point.
+
+        It need not import the program first, unless it is to begin ``anew``, for a test of how long that takes.
+        """
         self._listening.clear()
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway.cli", "serve"),
-            env=self._environment | ({"TIDEPOOL_CRASH_AT": crash_at} if crash_at else {}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        environment = self._environment | ({"TIDEPOOL_CRASH_AT": crash_at} if crash_at else {})
+        module, arguments = "gateway.cli", ["serve"]
+        if anew:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module, *arguments),
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        else:
+            self._process = await forked(module, arguments, environment)
         self._reading = asyncio.create_task(self._read(self._process))
         waiting = asyncio.create_task(self._listening.wait())
         await asyncio.wait([waiting, self._reading], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +183,7 @@ class ServerProcess:
         self._process.send_signal(order)
         return await self.ended()
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         assert process.stderr is not None
         async for raw in process.stderr:
             try:
