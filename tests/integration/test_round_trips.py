@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from primary.errors import PrimaryUnavailable
 from primary.gallery import activity, albums, events, images, places
 from primary.gallery.album_records import AlbumPatch, NewAlbum, NewPlace
+from primary.gallery.errors import InvalidRecord
 from primary.gallery.events import Happened
 from primary.gallery.records import ImagePatch, NewImage
 from primary.once import Asked, Given, once
@@ -140,6 +141,23 @@ async def test_what_people_do_all_day_is_one_round_trip_each(database_url: str) 
             await once(primary, "ann", None, work, kept_s=60)
             took[name] = proxy.round_trips - before
         assert took == dict.fromkeys(STEPS, 1)
+
+
+async def test_a_batch_of_an_import_is_one_round_trip_and_all_of_it_or_nothing(database_url: str) -> None:
+    nul = NewImage(prompt="a pool\0", image_url="https://images.example/1.png")  # which a check would have refused
+    async with proxied(database_url) as proxy, through(proxy.url) as primary:
+        await saved(primary)
+        trips = []
+        for _ in range(9):
+            before = proxy.round_trips
+            assert await images.import_many(primary, "ann", images.Many.of([A_POOL, A_POOL])) == (2, 0)
+            trips.append(proxy.round_trips - before)
+        assert sorted(trips) == [1] * 8 + [2]  # one of them prepares the statement first
+        there = await count(database_url)
+        with pytest.raises(InvalidRecord):
+            await images.import_many(primary, "ann", images.Many.of([A_POOL, nul]))
+        assert await count(database_url) == there
+        await assert_whole(primary, database_url)
 
 
 async def test_a_commit_that_fails_is_a_failed_write(database_url: str) -> None:
