@@ -194,4 +194,4 @@ class _Unseen:
         names = [
             column.name for column, ours, theirs in zip(self._table.columns, found, row, strict=True) if ours != theirs
         ]
-        return f"{self._table.name} {key}: differs in {', '.join(names)}" if names else ""
+        return f"{self._table.name} {key}: differs in {', '.join(names)}"

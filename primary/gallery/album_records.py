@@ -73,7 +73,7 @@ def check_places(places: Sequence[NewPlace]) -> None:
     faults = [
         Fault(f"images[{place}].{name}", reason)
         for place, record in enumerate(places)
-        for name, reason in beyond_types(record)
+        for name, reason in beyond_types(record.given())
     ]
     faults += repeated([record.image_id for record in places], "images[{}].image_id")
     if faults:
@@ -82,8 +82,9 @@ def check_places(places: Sequence[NewPlace]) -> None:
 
 def check_place(patch: PlacePatch) -> PlacePatch:
     """Check what is to change of one place. Raises `InvalidRecord`."""
-    faults = [Fault(name, reason) for name, reason in beyond_types(patch)]
-    if not patch.given():
+    given = patch.given()
+    faults = [Fault(name, reason) for name, reason in beyond_types(given)]
+    if not given:
         faults.append(Fault("", "names no field to change"))
     if patch.before is not UNSET and patch.after is not UNSET:
         faults.append(Fault("after", "cannot be given along with before"))

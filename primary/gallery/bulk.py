@@ -6,7 +6,6 @@ Both are one statement, so that their user's version moves by one however many i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from json import dumps
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from primary.gallery.errors import Fault, NotFound, RowVersionConflict
 from primary.gallery.image import Image
 from primary.gallery.images import image_of
 from primary.gallery.records import ImageChange, ImagePatch
-from primary.gallery.statements import activity_values, selected, type_sql, values_of
+from primary.gallery.statements import activity_values, as_rows, selected, type_sql, values_of
 from primary.gallery.tables import image
 from primary.write import Write
 
@@ -55,7 +54,7 @@ async def patch_many(write: Write, changes: Sequence[ImageChange]) -> list[Image
     was expected; both name every edit that cannot be made by its place.
     """
     rows = [_row(change, place) for place, change in enumerate(changes)]
-    asked = {"user": write.user, "rows": dumps(rows, ensure_ascii=False)}
+    asked = {"user": write.user, "rows": as_rows(rows)}
     made = {row.n: image_of(row) for row in await write.execute(_UPDATE, asked)}
     if len(made) < len(changes):
         await _refuse(write, {place: change.id for place, change in enumerate(changes) if place not in made})

@@ -73,7 +73,7 @@ ON CONFLICT DO NOTHING"""
 def check_event(happened: msgspec.Struct | None) -> Happened:
     """Give the event if it can be stored. Raises `InvalidRecord`."""
     event = happened if isinstance(happened, Happened) else Happened()
-    faults = [Fault(name, reason) for name, reason in beyond_types(event)]
+    faults = [Fault(name, reason) for name, reason in beyond_types(event.given())]
     latest = datetime.now(UTC) + timedelta(seconds=limits.EVENT_AHEAD_MAX_S)
     if not faults and isinstance(event.occurred_at, datetime) and event.occurred_at > latest:
         faults.append(Fault("occurred_at", "has not come yet"))  # it would be the last view for as long

@@ -51,7 +51,7 @@ class Many:
     @classmethod
     def of(cls, records: Sequence[NewImage]) -> Many:
         """Make the rows."""
-        return cls(records, _as_json([_row(record, place) for place, record in enumerate(records)]))
+        return cls(records, statements.as_rows([_row(record, place) for place, record in enumerate(records)]))
 
 
 async def create(write: Write, record: NewImage) -> Saved:
@@ -74,7 +74,7 @@ async def create_many(write: Write, records: Sequence[NewImage]) -> SavedBatch:
     created = 0
     # More than once only if one that stood in the way was deleted before it could be read.
     while missing := [row for row in rows if row["id"] not in stored]:
-        insert = statements.INSERT_RETURNING, {"user": write.user, "rows": _as_json(missing)}
+        insert = statements.INSERT_RETURNING, {"user": write.user, "rows": statements.as_rows(missing)}
         # Of one alone, what is refused has changed nothing; of more, some may have been stored.
         (made,) = await write.finish(insert) if len(rows) == 1 else [await write.execute(*insert)]
         new = {row.id: image_of(row) for row in made}
@@ -145,7 +145,7 @@ def _refuse(now: list[Result]) -> NoReturn:
 async def _in_the_way(write: Write, rows: list[dict[str, Any]]) -> dict[str, Image]:
     """Read the images that have the ids of ``rows``. Raises `IdTaken` for one that a retry cannot mean."""
     found = {}
-    asked = {"user": write.user, "rows": _as_json(rows)}
+    asked = {"user": write.user, "rows": statements.as_rows(rows)}
     for row in await write.execute(statements.STORED, asked):
         if not row.same and row.row_version == 1:
             raise IdTaken(UUID(row.id), row.n)
@@ -159,7 +159,3 @@ def _row(record: NewImage, place: int) -> dict[str, Any]:
     row["id"] = str(row["id"] if "id" in row else uuid4())
     row["n"] = place
     return row
-
-
-def _as_json(rows: list[dict[str, Any]]) -> str:
-    return msgspec.json.encode(rows).decode()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from json import dumps
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -23,7 +22,7 @@ from primary.gallery.album_records import NewPlace, PlacePatch
 from primary.gallery.errors import Fault, NotFound, OrderIncomplete
 from primary.gallery.image import Placed
 from primary.gallery.positions import STEP, at_end, between
-from primary.gallery.statements import selected, values_of
+from primary.gallery.statements import as_rows, selected, values_of
 from primary.write import Write
 
 IN_ALBUM = "image in the album"
@@ -106,8 +105,8 @@ async def put(write: Write, album_id: UUID, places: Sequence[NewPlace]) -> Added
     ]
     told = [{"image_id": image_id, "caption": fields["caption"]} for image_id, fields in given if "caption" in fields]
     put, _, some = await write.finish(
-        (_PUT, here | {"rows": dumps(rows)}),
-        (_CAPTION, here | {"rows": dumps(told)}),
+        (_PUT, here | {"rows": as_rows(rows)}),
+        (_CAPTION, here | {"rows": as_rows(told)}),
         (_SOME, here | {"images": ids}),
     )
     placed = {UUID(row.image_id): Placed(**row._asdict()) for row in some}
@@ -120,7 +119,7 @@ async def change(write: Write, album_id: UUID, image_id: UUID, patch: PlacePatch
     await _placed(write, album_id, image_id)
     if patch.caption is not UNSET:
         rows = [{"image_id": str(image_id), "caption": patch.caption}]
-        await write.execute(_CAPTION, here | {"rows": dumps(rows)})
+        await write.execute(_CAPTION, here | {"rows": as_rows(rows)})
     for field in ("before", "after"):
         anchor = getattr(patch, field)
         if anchor is not UNSET and anchor != image_id:

@@ -9,7 +9,7 @@ A field that is not given (`UNSET`) is left as it is, or to its default; one tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from json import dumps
 from typing import Annotated, Any, TypeVar
@@ -135,7 +135,7 @@ def check(record: R) -> R:
     The types of its values must be right, as they are in a record that msgspec made; this looks at the rest.
     """
     given = record.given()
-    faults = [Fault(name, reason) for name, value in given.items() if (reason := _refusal(name, value))]
+    faults = [Fault(name, reason) for name, reason in beyond_types(given)]
     if not given:  # a patch, for nothing in it is required
         faults.append(Fault("", "names no field to change"))
     if faults:
@@ -150,7 +150,7 @@ def check_batch(records: Sequence[NewImage]) -> None:
     """
     faults = []
     for place, record in enumerate(records):
-        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in beyond_types(record)]
+        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in beyond_types(record.given())]
     faults += repeated([record.id for record in records], "images[{}].id")
     if faults:
         raise InvalidRecord(faults)
@@ -160,7 +160,7 @@ def check_changes(records: Sequence[ImageChange]) -> None:
     """Check edits that are to be made together, as `check_batch` does images."""
     faults = []
     for place, record in enumerate(records):
-        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in beyond_types(record)]
+        faults += [Fault(f"images[{place}].{name}", reason) for name, reason in beyond_types(record.given())]
         if not record.changes():
             faults.append(Fault(f"images[{place}]", "names no field to change"))
     faults += repeated([record.id for record in records], "images[{}].id")
@@ -186,10 +186,11 @@ def _misfits(kind: type[msgspec.Struct], values: dict[str, Any]) -> Iterator[Fau
             try:
                 value = msgspec.convert(values[name], field.type)
             except (msgspec.ValidationError, RecursionError) as error:
-                yield Fault(name, _words(error))
+                reason = _words(error)
             else:
-                if reason := _refusal(name, value):
-                    yield Fault(name, reason)
+                reason = _refusal(name, value)
+            if reason:
+                yield Fault(name, reason)
         elif field.required:
             yield Fault(name, "is missing")
     yield from (Fault(name, "is not a field that can be given") for name in values if name not in fields)
@@ -201,9 +202,9 @@ def _words(error: BaseException) -> str:
     return message[:1].lower() + message[1:]
 
 
-def beyond_types(record: Record) -> Iterator[tuple[str, str]]:
-    """Give each field that cannot be stored although its type is right, and why."""
-    for name, value in record.given().items():
+def beyond_types(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give each of a record's given fields that cannot be stored although its type is right, and why."""
+    for name, value in given.items():
         if reason := _refusal(name, value):
             yield name, reason
 

@@ -7,10 +7,11 @@ write is answered exactly as a read will be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 from sqlalchemy.dialects import postgresql
@@ -21,6 +22,11 @@ from primary.gallery.tables import catalog, image, image_activity
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _FIELDS = NewImage.__struct_fields__
+
+
+def as_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Give rows as the one JSON parameter of a statement that reads them all."""
+    return msgspec.json.encode(rows).decode()
 
 
 def default_sql(column: sa.Column[Any]) -> str:
