@@ -32,7 +32,7 @@ run: $(VENV)/.runtime ## start the gateway on 127.0.0.1:8000 with its own Postgr
 # modules come by their names, so that the many short ones of tests/unit are last, and all end together.
 EVERY_CORE := --numprocesses=auto --dist=loadscope --no-loadscope-reorder
 
-# What is compiled is kept, whatever the environment says: a run starts a hundred processes, and each would compile it all.
+# What is compiled is kept, whatever the environment says: a run starts dozens of processes, and each would compile it all.
 test: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import gc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,4 +76,15 @@ async def started(*, quick: bool, peer_dir: Path | None, zero_dir: Path | None) 
             await postgres.stop()
 
 
-__all__ = ["ROWS_EACH", "USERS", "Bench", "primary_of", "started"]
+@contextmanager
+def left_uncollected() -> Iterator[None]:
+    """Keep the garbage collector from going through all that is held now, again and again, while something is timed."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+__all__ = ["ROWS_EACH", "USERS", "Bench", "left_uncollected", "primary_of", "started"]

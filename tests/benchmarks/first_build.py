@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sqlite3  # noqa: TID251 - what anybody has, to compare with
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from replica.rendering import json_members
 from replica.schema import Schema
 from replica.store import Store
 from tests.benchmarks.bare import rows_of
-from tests.benchmarks.bench import Bench, primary_of
+from tests.benchmarks.bench import Bench, left_uncollected, primary_of
 from tests.benchmarks.data import load_gallery, user_name
 from tests.benchmarks.figures import Figure, at_least, fact, ratio, shown, spread
 
@@ -89,9 +88,7 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
     async with primary_of(url) as primary:
         feed = PostgresFeed(primary, catalog)
         rows = await rows_of(feed, user)
-        gc.collect()
-        gc.freeze()  # else the collector goes through the rows held here, again and again, in both
-        try:
+        with left_uncollected():  # of the rows held here, for both
             for number in range(bench.rounds + 1):
                 pythons, _ = _bare(folder / "bare.db", Schema(catalog), rows, _pythons)
                 bare, indexed = _bare(folder / "bare.db", Schema(catalog), rows, _ours)
@@ -114,8 +111,6 @@ async def _measure(bench: Bench, url: str, catalog: Catalog) -> list[Figure]:
                     page_s.append(page)
                     built_s.append(built)
                     whole_s.append(whole)
-        finally:
-            gc.unfreeze()
     name = f"{len(table.columns)} columns"
     rates = [ROWS / built for built in built_s]
     python_rates, bare_rates = ([ROWS / bare for bare in each] for each in (pythons_s, bare_s))

@@ -6,7 +6,6 @@ The other server's figures are of its own runs, on a machine of the same size; `
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,7 +20,7 @@ import psycopg
 from primary.gallery.tables import catalog
 from primary.postgres_feed import PostgresFeed
 from tests.benchmarks.bare import commit_all, insert_all, rows_of
-from tests.benchmarks.bench import Bench, primary_of
+from tests.benchmarks.bench import Bench, left_uncollected, primary_of
 from tests.benchmarks.data import insert_image, user_name
 from tests.benchmarks.figures import Figure, at_least, at_most, fact, ratio, shown, spread
 from tests.benchmarks.lags import (
@@ -258,12 +257,8 @@ async def _all_listening(url: str, count: int) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for number in range(count):
             await stack.enter_async_context(listening(url, f"followed-{number}", EVENTS))
-        gc.collect()
-        gc.freeze()  # else the collector goes through all of them again and again, in the process that writes
-        try:
+        with left_uncollected():  # in this process, which writes
             yield
-        finally:
-            gc.unfreeze()
 
 
 async def _rate(url: str, seconds: float, user_of: Callable[[int], str]) -> float:

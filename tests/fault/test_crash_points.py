@@ -6,10 +6,9 @@ At each named point once by an error, and once by a SIGKILL of a process of its 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from primary.write import writing
 from replica import faults, stages
 from replica.store import Store
 from tests.support.bay import Bay
+from tests.support.forked import forked
 from tests.support.replicas import Rows, change, every_row, grow, truth
 
 BUILD = [f"build.{name}" for name in ("created", "rows", "indexed", "finished", "durable", "renamed", "sealed")]
@@ -166,16 +166,12 @@ async def test_a_process_killed_while_idle_leaves_a_replica_that_is_believed(bay
     await bay.store.sync("ann")
     await change(bay.primary, "ann")
     await bay.close()
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.child", str(bay.directory.root), bay.primary.url),
-        *("ann", "sync", "read", "wait"),
-        cwd=Path(__file__).parents[2],
-        stdout=asyncio.subprocess.PIPE,
-    )
+    given = [str(bay.directory.root), bay.primary.url, "ann", "sync", "read", "wait"]
+    child = await forked("tests.support.child", given, os.environ, stdout=True)
     assert child.stdout is not None
     async with asyncio.timeout(30):
         assert await child.stdout.readline() == b"ready\n"
-    child.kill()
+    child.send_signal(signal.SIGKILL)
     assert await child.wait() == -signal.SIGKILL
     assert bay.directory.of("ann").wal.stat().st_size > 0
     await bay.open()

@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -36,7 +37,8 @@ class ForkedProcess:
 
     def send_signal(self, order: signal.Signals) -> None:
         if self.returncode is None:
-            os.kill(self.pid, order)
+            with suppress(ProcessLookupError):  # it has ended, and this loop is about to be told
+                os.kill(self.pid, order)
 
     async def wait(self) -> int:
         """Wait until it ends, and give its exit code: -9 where it was killed."""
