@@ -133,7 +133,7 @@ class Primary:
 
     def line(self) -> Line:
         """Give a connection of the caller's own, made at its first use and closed with the primary."""
-        line = Line(self.url, self._options, self._translated)
+        line = Line(self.url, self._options, self._meaning)
         self._lines.append(line)
         return line
 
@@ -161,11 +161,10 @@ class Primary:
         When Postgres is back, connections that did not survive are replaced before they fail a request.
         """
         was_reachable = self._reachable
-        async with self._ping_lock, self._translated():
-            async with self._ping_line.connection(self._connect_timeout_s) as connection:
-                await connection.execute("SELECT 1")
+        async with self._ping_lock:
+            await self._ping_line.ask("SELECT 1", within_s=self._connect_timeout_s)
             if not was_reachable:
-                async with patience(self._connect_timeout_s):
+                async with self._translated(), patience(self._connect_timeout_s):
                     await self._pool.check()
             self._reachable = True
 
@@ -279,14 +278,19 @@ class Primary:
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
-        except (psycopg.Error, sa.exc.DBAPIError, TimeoutError, PoolClosed) as error:
-            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            translated = translate(cause)
-            if isinstance(translated, PrimaryUnavailable) and not isinstance(translated, PrimaryBusy):
-                self._lose()
-            if translated is None:
+        except Exception as error:
+            if (meaning := self._meaning(error)) is error:
                 raise
-            raise translated from error
+            raise meaning from error
+
+    def _meaning(self, error: BaseException) -> BaseException:
+        """Give the error of ours that a driver's error is, and any other as it is; note where Postgres is lost."""
+        if not isinstance(error, psycopg.Error | sa.exc.DBAPIError | TimeoutError | PoolClosed):
+            return error
+        meaning = translate(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        if isinstance(meaning, PrimaryUnavailable) and not isinstance(meaning, PrimaryBusy):
+            self._lose()
+        return meaning or error
 
 
 def _is_alive(connection: Connection) -> bool:

@@ -9,12 +9,9 @@ than half of the commits a second at 8 writers.)
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-import psycopg
-
 from primary.capture import SCHEMA
 from primary.cursor import Cursor
+from primary.line import Texts
 from primary.postgres import EPOCH_SQL, Primary
 from primary.tail import Moves
 
@@ -24,11 +21,11 @@ from primary.tail import Moves
 _MOVED = f"""
 WITH now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot, {EPOCH_SQL} AS epoch)
 SELECT now.snapshot::text, now.epoch,
-  pg_snapshot_xmax(now.snapshot) < pg_snapshot_xmax(%(previous)s::pg_snapshot) AS went_back, h.user_id, h.version
+  pg_snapshot_xmax(now.snapshot) < pg_snapshot_xmax($1::pg_snapshot) AS went_back, h.user_id, h.version
 FROM now LEFT JOIN {SCHEMA}.head AS h
-  ON h.xid >= pg_snapshot_xmin(%(previous)s::pg_snapshot)
+  ON h.xid >= pg_snapshot_xmin($1::pg_snapshot)
   AND h.xid < pg_snapshot_xmax(now.snapshot)
-  AND NOT pg_visible_in_snapshot(h.xid, %(previous)s::pg_snapshot)"""
+  AND NOT pg_visible_in_snapshot(h.xid, $1::pg_snapshot)"""
 
 _START = f"SELECT pg_current_snapshot()::text, {EPOCH_SQL}"
 
@@ -44,25 +41,23 @@ class PostgresTail:
         self._answer_timeout_s = answer_timeout_s
         self._snapshot: str | None = None
         self._epoch: str | None = None
-        self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
 
     async def poll(self) -> Moves:
         """See `Tail.poll`."""
-        async with self._line.connection(self._answer_timeout_s) as connection:
-            if self._cursor is None or self._cursor.connection is not connection:
-                self._cursor = connection.cursor()  # kept: to make one takes a quarter of a look
-            found = self._cursor
-            if self._snapshot is None:
-                await found.execute(_START)
-                self._snapshot, self._epoch = cast("tuple[str, str]", await found.fetchone())
-                return Moves({}, reset=True)
-            await found.execute(_MOVED, {"previous": self._snapshot})
-            rows: list[tuple[Any, ...]] = await found.fetchall()
+        if self._snapshot is None:
+            ((self._snapshot, self._epoch),) = await self._ask(_START)
+            return Moves({}, reset=True)
+        rows = await self._ask(_MOVED, self._snapshot)
         snapshot, epoch, went_back = rows[0][:3]
-        reset = went_back or epoch != self._epoch
+        assert epoch is not None
+        reset = went_back == "t" or epoch != self._epoch
         self._snapshot, self._epoch = snapshot, epoch
-        return Moves({user: Cursor(epoch, version) for *_, user, version in rows if user is not None}, reset)
+        moved = {user: Cursor(epoch, int(version)) for *_, user, version in rows if user is not None and version}
+        return Moves(moved, reset)
 
     def forget(self) -> None:
         """See `Tail.forget`."""
         self._snapshot = None
+
+    async def _ask(self, question: str, *values: str) -> list[Texts]:
+        return await self._line.ask(question, *values, within_s=self._answer_timeout_s)

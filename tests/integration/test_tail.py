@@ -261,14 +261,13 @@ async def test_a_look_reads_the_heads_that_moved_and_not_all(primary: Primary) -
         await tail.poll()
 
         async def heads_read() -> int:
-            async with tail._line.connection(5) as connection:  # what a session has read, only it is told
-                found = await connection.execute(
-                    "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint "
-                    "FROM pg_stat_xact_all_tables WHERE relid = 'tidepool.head'::regclass"
-                )
-                row = await found.fetchone()
-                assert row is not None
-                return int(row[0])
+            ((read,),) = await tail._line.ask(  # what a session has read, only it is told
+                "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint "
+                "FROM pg_stat_xact_all_tables WHERE relid = 'tidepool.head'::regclass",
+                within_s=5,
+            )
+            assert read is not None
+            return int(read)
 
         async with await connect(primary) as session:
             for turn in range(8):  # past the number of times after which psycopg prepares a statement
