@@ -248,7 +248,10 @@ class Replica(Source):
 def _cut_log(connection: apsw.Connection) -> None:
     """Cut the log to nothing, if nobody reads: who reads apart does so for seconds, and syncs wait for this."""
     waits_ms = connection.execute("PRAGMA busy_timeout").get
-    set_up(connection, ("busy_timeout=0", "wal_checkpoint(TRUNCATE)", f"busy_timeout={waits_ms}"))
+    try:
+        set_up(connection, ("busy_timeout=0", "wal_checkpoint(TRUNCATE)"))
+    finally:
+        set_up(connection, (f"busy_timeout={waits_ms}",))
 
 
 def _nothing(_: apsw.Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import closing
+from pathlib import Path
 
 import apsw
 import pytest
@@ -21,6 +22,7 @@ from replica import stages
 from replica.errors import Unfinished
 from replica.gallery.finding import Finder
 from replica.library import connect, execute_all
+from replica.location import Location
 from replica.replica import Replica
 from replica.results import StoreLimits, SyncResult
 from replica.schema import Schema
@@ -216,6 +218,16 @@ async def test_a_log_that_cannot_be_cut_does_not_leave_what_was_made_to_be_made_
     assert (await bay.store.read("ann", bay.store.schema.unfinished)).value == []
     assert replica.unfinished == []
     await _assert_whole(bay, FEW + MANY)
+
+
+def test_a_log_that_is_cut_in_vain_leaves_the_connection_as_patient_as_it_was(tmp_path: Path) -> None:
+    with closing(connect(Location(tmp_path / "some.db").uri("rwc"))) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        patience = connection.execute("PRAGMA busy_timeout").get
+        connection.execute("BEGIN; CREATE TABLE some (thing)")
+        with pytest.raises(apsw.LockedError):
+            open_replica._cut_log(connection)
+        assert connection.execute("PRAGMA busy_timeout").get == patience > 0
 
 
 async def test_a_search_waits_for_the_last_stage_of_what_is_built_meanwhile(bay: Bay) -> None:
