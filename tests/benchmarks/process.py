@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,15 @@ class Target:
         """Say how much processor time it has used so far, all threads together."""
         used = psutil.Process(self.pid).cpu_times()
         return float(used.user + used.system)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have it do nothing at all for as long as the block runs."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def usage(self) -> Usage:
         """Say what its process holds now."""
