@@ -288,6 +288,8 @@ class Primary:
         if not isinstance(error, psycopg.Error | sa.exc.DBAPIError | TimeoutError | PoolClosed):
             return error
         meaning = translate(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        if isinstance(error, PoolTimeout) and not self._reachable:  # none became free, for none can be made
+            meaning = PrimaryUnavailable()
         if isinstance(meaning, PrimaryUnavailable) and not isinstance(meaning, PrimaryBusy):
             self._lose()
         return meaning or error

@@ -105,6 +105,7 @@ async def test_reads_go_on_while_postgres_is_stopped_and_all_is_well_when_it_is_
     for method, path, body in WRITES:
         answer = await quickly(alice.request(method, path, json=body))
         assert_problem(answer, 503, "primary_unavailable")
+        assert "cannot be reached" in answer.json()["detail"], "and not that it is busy"
         assert answer.json()["hint"]
         assert int(answer.headers["retry-after"]) >= 1
     # Who has no replica cannot be served, and gets no empty page either.
@@ -179,7 +180,9 @@ async def test_a_server_that_is_started_without_its_primary_serves_what_it_has(
         alice = server.client("alice")
         answer = await quickly(alice.get("/api/images"))
         assert (answer.status_code, len(answer.json()["images"])) == (200, 1)
-        assert_problem(await alice.post("/api/images", json=IMAGE), 503, "primary_unavailable")
+        refused = await alice.post("/api/images", json=IMAGE)
+        assert_problem(refused, 503, "primary_unavailable")
+        assert "cannot be reached" in refused.json()["detail"]
         assert (await alice.get("/api/images")).headers["x-replica-stale"] == "true"
         assert not await readies(alice)
         await own_postgres.start()
