@@ -8,9 +8,9 @@ from typing import Any, cast
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from gateway.joining import JOIN
+from gateway.whole import WHOLE, Header, SendWhole
 
-Header = tuple[bytes, bytes]
+__all__ = ["Answer", "Header"]
 
 
 class Answer(ASGIResponse):
@@ -34,10 +34,10 @@ class Answer(ASGIResponse):
         return cls(status, [_JSON, length, *headers], body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send it, as an ASGI application does."""
-        request = cast("dict[str, Any]", scope)
-        if JOIN in request and request["method"] != "HEAD":  # to which no body is written
-            request[JOIN]()
+        """Send it: at once where the server can, else as an ASGI application does."""
+        whole: SendWhole | None = cast("dict[str, Any]", scope).get(WHOLE)
+        if whole is not None and whole(self.status_code, self._headers, self.body):
+            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 

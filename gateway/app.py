@@ -59,7 +59,7 @@ def create_app(
             *mirror.routes(parts),
             *gallery_routers(parts),
         ],
-        before_request=asking(verifier),
+        middleware=[asking(verifier)],
         security=SECURITY,
     )
     app = Litestar(

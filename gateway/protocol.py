@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.joining import JOIN, Joining
 from gateway.problems import MEDIA_TYPE, Problem, body_of
+from gateway.whole import WHOLE, send_whole
 
 ABORT = "tidepool.abort"  # what in a request's scope ends its connection at once, without what is still to be sent
 HEAD_MAX_BYTES = 64 << 10  # a token has 8 KiB at most, and few proxies pass on more than 32 KiB in all
@@ -24,11 +24,6 @@ class Protocol(HttpToolsProtocol):
 
     _unread_bytes = 0  # received since a head, or a part of a body, was last complete
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
-        self._joining = Joining(transport)
-        super().connection_made(cast("asyncio.Transport", self._joining))
-
     def data_received(self, data: bytes) -> None:
         """Take what was received."""
         self._unread_bytes += len(data)
@@ -36,18 +31,14 @@ class Protocol(HttpToolsProtocol):
         if self._unread_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(Problem(431, "head_too_large", f"the headers are larger than {HEAD_MAX_BYTES} bytes"))
 
-    def on_message_begin(self) -> None:
-        """Begin to take a request."""
-        super().on_message_begin()
-        # What ASGI has no word for: to end a connection whose other side does not read, and to send an answer at once.
-        scope = cast("dict[str, Any]", self.scope)
-        scope[ABORT] = self.transport.abort
-        scope[JOIN] = self._joining.join
-
     def on_headers_complete(self) -> None:
         """Begin a request."""
         self._unread_bytes = 0
         super().on_headers_complete()
+        # What ASGI has no word for: to end a connection whose other side does not read, and to send an answer at once.
+        scope = cast("dict[str, Any]", self.scope)
+        scope[ABORT] = self.transport.abort
+        scope[WHOLE] = partial(send_whole, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a request's body."""

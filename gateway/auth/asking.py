@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import cast
 
-from litestar import Request
-from litestar.types import HTTPScope, Scope
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from gateway.auth.tokens import Identity, TokenVerifier, Unauthenticated
+from gateway.auth.tokens import TokenVerifier, Unauthenticated
 
 COOKIE = "tidepool_token"
 
@@ -20,27 +19,28 @@ class CrossSiteRequest(Exception):
     """A page of another site asked for a change in the name of a browser's user."""
 
 
-def asking(verifier: TokenVerifier) -> Callable[[Request[Identity, Any, Any]], Awaitable[None]]:
-    """Give what puts the `Identity` of whoever asks into each request, or raises `Unauthenticated`.
+def asking(verifier: TokenVerifier) -> Callable[[ASGIApp], ASGIApp]:
+    """Give the middleware that puts the `Identity` of whoever asks into each request, or raises `Unauthenticated`.
 
     A token comes as ``Authorization: Bearer …``. Without that header a browser's cookie counts; then a
     request that may change something has to come from a page of this server, or `CrossSiteRequest` is raised,
     for a browser sends the cookie whichever page asks.
 
-    ``Router("/api", before_request=asking(verifier))``: Litestar calls it before it reads anything of a request. (As a
-    middleware it would cost twice as much, for Litestar catches exceptions around each of them.) A router or a route
-    below that had a ``before_request`` of its own would go without it; `test_access.py` asks them all.
+    ``Router("/api", middleware=[asking(verifier)])``: it stands before every middleware of the routes below.
     """
 
-    async def ask(request: Request[Identity, Any, Any]) -> None:
-        scope = request.scope
-        token = _bearer(scope)
-        if token is None:
-            token = _cookie(scope)
-            _check_same_site(scope)
-        scope["user"] = verifier.seen(token) or await verifier.verify(token)
+    def made(app: ASGIApp) -> ASGIApp:
+        async def ask(scope: Scope, receive: Receive, send: Send) -> None:
+            token = _bearer(scope)
+            if token is None:
+                token = _cookie(scope)
+                _check_same_site(cast("HTTPScope", scope))
+            scope["user"] = verifier.seen(token) or await verifier.verify(token)
+            await app(scope, receive, send)
 
-    return ask
+        return ask
+
+    return made
 
 
 def _bearer(scope: Scope) -> str | None:

@@ -57,7 +57,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         """Give an album with its cover and the number of its images."""
         only(request.scope, MIN_VERSION_PARAMETER)
         read = partial(albums.album, album_id=str(album_id_asked(album_id)))
-        return await answer_found(parts, request, no_such_album, read)
+        return await answer_found(parts, request.scope, no_such_album, read)
 
     @get(
         "/albums/{album_id:str}/images",

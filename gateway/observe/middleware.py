@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from time import perf_counter
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.observe.metrics import Metrics
 from gateway.observe.request_ids import HEADER, is_fit, maker, put_request_id
 from gateway.problems import MEDIA_TYPE, Problem, body_of
+from gateway.whole import WHOLE, Header, SendWhole
 
 SLOW_S = 1.0  # a request that took longer is worth a line whatever it was
 
@@ -80,6 +81,19 @@ class Observe:
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
             return send(message)
 
+        extended = cast("dict[str, Any]", scope)
+        whole: SendWhole | None = extended.get(WHOLE)
+        if whole is not None:
+
+            def named_whole(code: int, headers: Sequence[Header], body: bytes) -> bool:
+                nonlocal status, begun
+                if not whole(code, [*headers, (HEADER, request_id)], body):
+                    return False
+                status, begun = code, True
+                return True
+
+            extended[WHOLE] = named_whole
+
         try:
             await self._app(scope, receive, cast("Send", named))
         except asyncio.CancelledError:  # the server stops, and has waited for this request as long as it may
@@ -87,7 +101,7 @@ class Observe:
                 raise
             await _tell_of_the_stop(cast("Send", named), request_id.decode())
         finally:
-            self._close(cast("dict[str, Any]", scope), status, perf_counter() - began)
+            self._close(extended, status, perf_counter() - began)
 
     def _close(self, scope: dict[str, Any], status: int, seconds: float) -> None:
         method = scope["method"]

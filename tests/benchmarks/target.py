@@ -103,7 +103,7 @@ def create_bench_app(
         Router(
             "/bench/api",
             route_handlers=[newest_on_primary(settings.database_url)],
-            before_request=asking(verifier),
+            middleware=[asking(verifier)],
         )
     )
     return app

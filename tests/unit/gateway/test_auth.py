@@ -469,7 +469,7 @@ async def client() -> AsyncIterator[AsyncTestClient[Litestar]]:
     async def public() -> str:
         return "open"
 
-    api = Router("/api", route_handlers=[who, forget], before_request=asking(verifier()))
+    api = Router("/api", route_handlers=[who, forget], middleware=[asking(verifier())])
     app = Litestar(
         [api, public],
         exception_handlers={Exception: answer},
