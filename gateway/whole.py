@@ -29,8 +29,9 @@ def send_whole(cycle: RequestResponseCycle, status: int, headers: Sequence[Heade
     """Send the answer to the request of one of uvicorn's cycles, as that would; see `SendWhole`."""
     if cycle.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
         return False
-    if cycle.disconnected:
-        return True  # nobody is there to read it
+    if cycle.disconnected or cycle.transport.is_closing():  # nobody is there to read it
+        cycle.response_started = cycle.response_complete = True
+        return True
     lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
     if not cycle.keep_alive:
         lines.append(b"connection: close\r\n")

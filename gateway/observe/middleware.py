@@ -101,6 +101,7 @@ class Observe:
                 raise
             await _tell_of_the_stop(cast("Send", named), request_id.decode())
         finally:
+            extended.pop(WHOLE, None)  # it leads to the scope again: a request is freed when it ends
             self._close(extended, status, perf_counter() - began)
 
     def _close(self, scope: dict[str, Any], status: int, seconds: float) -> None:

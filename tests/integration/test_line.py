@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 
+from primary.embedded import EmbeddedPostgres
 from primary.errors import InvalidValue, PrimaryUnavailable
 from primary.line import Line
 from primary.postgres import Primary
@@ -42,6 +45,12 @@ async def nobody_sleeps(connection: psycopg.AsyncConnection) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_it_waits(line: Line) -> None:
+    async with asyncio.timeout(5):
+        while line._waiting is None:
+            await asyncio.sleep(0.001)
+
+
 async def test_rows_are_texts_and_null_is_none(line: Line) -> None:
     assert await line.ask("SELECT 1, NULL, '', 'ü–🌊', true", within_s=5) == [("1", None, "", "ü–🌊", "t")]
     assert await line.ask("SELECT $1::text || $2::text", "a'b", "", within_s=5) == [("a'b",)]
@@ -73,29 +82,42 @@ async def test_an_error_is_told_and_the_next_question_is_answered(line: Line, pr
     assert primary.reachable
 
 
-async def test_a_connection_that_ended_while_nobody_asked_is_not_watched_on_and_made_again(
-    line: Line, primary: Primary, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
+def test_a_connection_that_ended_while_nobody_asked_is_told_at_once_and_made_again(
+    postgres: EmbeddedPostgres, runs: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
-    came = asyncio.Queue[None]()
-    told = Line._came
+    """On either event loop, and over TCP: there the end of a connection is an error of its socket, with news in it."""
 
-    def noted(self: Line) -> None:
-        came.put_nowait(None)
-        told(self)
+    async def ended() -> None:
+        async with (
+            proxied(postgres.url) as proxy,
+            await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as connection,
+        ):
+            far = Primary(proxy.url)
+            line = far.line()
+            try:
+                for _ in range(10):
+                    ((pid,),) = await line.ask(_PID, within_s=5)
+                    await connection.execute("SELECT pg_terminate_backend(%s::int, 5000)", [pid])
+                    while proxy.connections:
+                        await asyncio.sleep(0.001)
+                    async with asyncio.timeout(3):
+                        with pytest.raises(PrimaryUnavailable):
+                            await line.ask(_PID, within_s=30)
+                        assert await line.ask(_PID, within_s=5) != [(pid,)]
+            finally:
+                await far.close()
 
-    monkeypatch.setattr(Line, "_came", noted)
-    ((pid,),) = await line.ask(_PID, within_s=5)
-    while not came.empty():
-        came.get_nowait()
-    async with another(primary) as connection:
-        await connection.execute("SELECT pg_terminate_backend(%s::int, 5000)", [pid])
-        await asyncio.wait_for(came.get(), 5)
-        for _ in range(10):  # round trips, in each of which the loop would be told again
-            await connection.execute("SELECT 1")
-    assert came.empty()
+    runs(ended())
+
+
+async def test_who_waits_while_the_line_is_closed_is_told(line: Line) -> None:
+    asking = asyncio.create_task(line.ask(_SLEEP, within_s=30))
+    await until_it_waits(line)
+    await line.close()
     with pytest.raises(PrimaryUnavailable):
-        await line.ask(_PID, within_s=5)
-    assert await line.ask(_PID, within_s=5) != [(pid,)]
+        await asyncio.wait_for(asking, 5)
+    assert await line.ask("SELECT 1", within_s=5) == [("1",)]
 
 
 async def test_what_takes_too_long_is_given_up_here_and_there(line: Line, primary: Primary) -> None:
@@ -109,14 +131,33 @@ async def test_what_takes_too_long_is_given_up_here_and_there(line: Line, primar
 async def test_who_leaves_ends_the_question(line: Line, primary: Primary) -> None:
     async with another(primary) as connection:
         asking = asyncio.create_task(line.ask(_SLEEP, within_s=30))
-        async with asyncio.timeout(5):
-            while not line._watched or line._waiter is None:
-                await asyncio.sleep(0.001)
+        await until_it_waits(line)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         await nobody_sleeps(connection)
     assert await line.ask("SELECT 1", within_s=5) == [("1",)]
+
+
+async def test_who_leaves_twice_leaves_no_answer_to_another_question(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelling = asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        cancelling.set()
+        await asyncio.Event().wait()
+
+    asking = asyncio.create_task(line.ask("SELECT 1, pg_sleep(0.5)", within_s=30))
+    await until_it_waits(line)
+    with monkeypatch.context() as hanging:
+        hanging.setattr(psycopg.AsyncConnection, "cancel_safe", hang)
+        asking.cancel()
+        await asyncio.wait_for(cancelling.wait(), 5)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert await line.ask("SELECT 2", within_s=5) == [("2",)]
 
 
 async def test_a_dead_link_is_given_up_and_a_cut_one_at_once(primary: Primary) -> None:
@@ -132,9 +173,8 @@ async def test_a_dead_link_is_given_up_and_a_cut_one_at_once(primary: Primary) -
             await proxy.resume()
             assert await line.ask("SELECT 1", within_s=5) == [("1",)]
             asking = asyncio.create_task(line.ask(_SLEEP, within_s=30))
+            await until_it_waits(line)
             async with asyncio.timeout(5):
-                while line._waiter is None:
-                    await asyncio.sleep(0.001)
                 await proxy.cut()
                 with pytest.raises(PrimaryUnavailable):
                     await asking

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import gc
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -11,6 +13,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.answers import Answer
+from gateway.observe.metrics import Metrics
+from gateway.observe.middleware import Observe
 from gateway.protocol import Protocol
 from gateway.whole import WHOLE, Header
 
@@ -50,12 +54,14 @@ class Wire:
 class Connection:
     """A connection to an application that gives one and the same answer."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, observed: Callable[[Any], Any] | None = None) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await answer(scope, receive, send)
 
         self.state = ServerState()
-        config = uvicorn.Config(app, lifespan="off", server_header=False, log_config=None)
+        config = uvicorn.Config(
+            observed(app) if observed else app, lifespan="off", server_header=False, log_config=None
+        )
         config.load()
         self.protocol = Protocol(config, self.state, {})
         self.wire = Wire()
@@ -131,6 +137,29 @@ async def test_nothing_is_written_to_who_has_gone() -> None:
     connection.protocol.connection_lost(None)
     await connection.ended()
     assert connection.wire.sent == []
+
+
+async def test_who_has_gone_before_an_earlier_answer_is_no_error_of_ours() -> None:
+    """Of two requests that are sent at once, uvicorn tells the one that is answered nothing of it."""
+    connection = Connection(of(7))
+    connection.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    connection.wire.close()
+    await connection.ended()
+    assert connection.wire.sent == []
+
+
+async def test_a_request_is_freed_when_it_ends() -> None:
+    """And not by the collector, which may come for it late, and holds everybody up when it comes."""
+    connection = Connection(of(7), lambda app: Observe(app, Metrics()))
+    gc.disable()
+    try:
+        cycles = []
+        for _ in range(3):
+            await connection.ask()
+            cycles.append(weakref.ref(connection.protocol.cycle))
+        assert [cycle() is None for cycle in cycles] == [True, True, False]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("value", [b"1\r\nx-two: 2", b"1\nx-two: 2", b"1\rx-two: 2", b"1\r\n\r\nbody"])
