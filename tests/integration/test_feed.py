@@ -234,6 +234,8 @@ async def test_a_change_looks_at_its_own_rows_though_another_index_begins_with_t
 
 async def test_a_first_copy_does_not_go_through_all_marks(primary: Primary) -> None:
     rows = 3 * PIPELINED_ROWS_MAX
+    # Between a VACUUM and its ANALYZE, Postgres takes a user with many marks for one with few, and reads them all.
+    await execute(primary, "ALTER TABLE tidepool.change SET (autovacuum_enabled = off)")
     await shelves(primary, "ann", rows)
     async with through(primary.url, pool_max=1) as near:
 
