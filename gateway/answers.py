@@ -10,8 +10,6 @@ from litestar.types import Receive, Scope, Send
 
 from gateway.whole import WHOLE, Header, SendWhole
 
-__all__ = ["Answer", "Header"]
-
 
 class Answer(ASGIResponse):
     """A complete answer. ``headers`` are names in lower case and their values, content-length included.

@@ -19,9 +19,10 @@ from urllib.parse import parse_qs
 
 from litestar.types import Scope
 
-from gateway.answers import Answer, Header
+from gateway.answers import Answer
 from gateway.problems import Problem
 from gateway.validation import FieldError
+from gateway.whole import Header
 from primary.cursor import Cursor
 from primary.errors import EpochMismatch, InvalidCursor, PrimaryUnavailable
 from replica.results import SyncResult

@@ -79,7 +79,7 @@ class Line:
 
     async def _give_up(self) -> None:
         try:
-            if self._connection is not None and not self._connection.closed:
+            if self._connection is not None:
                 with suppress(psycopg.Error):
                     await self._connection.cancel_safe(timeout=_CANCEL_S)
         finally:  # also for who does not wait for that either

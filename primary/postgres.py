@@ -225,9 +225,9 @@ class Primary:
             await self._pool.putconn(connection)  # another is made in its place
             try:
                 connection = await self._pool.getconn(_FAILED_FAST_S)
-            except PoolTimeout as error:
+            except PoolTimeout:
                 self._lose()
-                raise PrimaryUnavailable from error
+                raise
         return connection
 
     async def _taken(self) -> Lent:

@@ -15,9 +15,9 @@ import structlog
 from litestar.response.base import ASGIResponse
 from litestar.types import Message, Receive, Scope, Send
 
-from gateway.answers import Header
 from gateway.exports.leaving import watching
 from gateway.protocol import ABORT
+from gateway.whole import Header
 
 PART_BYTES = 256 << 10  # who takes less in the time that a client may stall is too slow
 

@@ -14,7 +14,6 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope
 
-from gateway.answers import Header
 from gateway.bodies import StrictRequest
 from gateway.exports.download import Download
 from gateway.exports.leaving import while_there
@@ -24,6 +23,7 @@ from gateway.parameters import only
 from gateway.parts import Parts
 from gateway.problems import invalid_request
 from gateway.validation import FieldError
+from gateway.whole import Header
 from primary.cursor import Cursor
 from replica.export import FORMATS, Export, Format, export
 

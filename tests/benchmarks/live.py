@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -228,37 +228,26 @@ async def _writing(bench: Bench, url: str, connection: Connection) -> list[Figur
     """
     followed, turns = (200, 10) if bench.quick else (FOLLOWED, 30)
     await connection.execute(_FEW_EACH, (followed - 1,))
-    compared: list[float] = []
-    rates: list[float] = []
+    following: list[float] = []
+    nobody: list[float] = []
     async with (
         serving(bench.folder / "writing", url, replica_open_max=2 * followed) as target,
         _all_listening(target.url, followed),
     ):
-        for turn in range(turns):
-            following = nobody = 0.0
-            for stopped in (turn % 2 == 0, turn % 2 == 1):
-                if stopped:
-                    with target.stopped():
-                        nobody = await _rate(url, 1, _other)
-                else:
-                    following = await _rate(url, 1, _other)
-            compared.append(following / nobody)
-            rates.append(following)
+        for rates in (nobody, following, following, nobody) * (turns // 2):  # each first as often as the other
+            with target.stopped() if rates is nobody else nullcontext():
+                rates.append(await _rate(url, 1, lambda n: f"writer-{n}"))
         moving = [await _rate(url, 1, lambda n: f"followed-{n}") for _ in range(bench.rounds)]
+    compared = [one / other for one, other in zip(following, nobody, strict=True)]
     return [
         at_least(
             f"commits a second of {WRITERS} writers with {followed:,} users followed, of those with the node stopped",
             mean(compared),
             0.9,
-            detail=f"± {shown(stdev(compared) / turns**0.5)}; {spread(rates, '/s')}, from one second to the next "
-            f"{stdev(rates) / mean(rates):.0%} more or less; by some who are followed: {spread(moving, '/s')}",
+            detail=f"± {shown(stdev(compared) / turns**0.5)}; {spread(following, '/s')}, from one second to the next "
+            f"{stdev(following) / mean(following):.0%} more or less; by some who are followed: {spread(moving, '/s')}",
         )
     ]
-
-
-def _other(number: int) -> str:
-    """Name a user of whom there is nobody followed."""
-    return f"writer-{number}"
 
 
 @asynccontextmanager

@@ -25,12 +25,10 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.closed = False
-        self.wrote = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         assert not self.closed
         self.sent.append(data)
-        self.wrote.set()
 
     def writelines(self, pieces: Sequence[bytes]) -> None:
         self.write(b"".join(pieces))
