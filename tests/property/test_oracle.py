@@ -173,7 +173,18 @@ async def test_a_cursor_that_is_a_timestamp_loses_rows_on_such_a_schedule(
     """Why versions are taken under the head's lock: the same writes, followed by `updated_at > cursor`, leave holes."""
     copies: dict[str, set[int]] = {user: set() for user in USERS}
     cursors = dict.fromkeys(USERS, datetime.min.replace(tzinfo=UTC))
+    passed = asyncio.Event()  # a cursor is past the time at which the slow one began
+    began = datetime.max.replace(tzinfo=UTC)
     writing = True
+
+    async def write_slowly(user: str) -> None:
+        nonlocal began
+        async with await psycopg.AsyncConnection.connect(primary.url, autocommit=True) as connection:
+            await connection.execute("BEGIN")
+            ((began,),) = await (await connection.execute("SELECT now()")).fetchall()
+            await passed.wait()
+            await connection.execute("INSERT INTO shelf (user_id, id) VALUES (%s, -1)", [user])
+            await connection.execute("COMMIT")
 
     async def write(number: int) -> None:
         rng = random.Random(f"{seed} {number}")
@@ -195,6 +206,8 @@ async def test_a_cursor_that_is_a_timestamp_loses_rows_on_such_a_schedule(
             for key, updated_at in await found.fetchall():
                 copies[user].add(key)
                 cursors[user] = max(cursors[user], updated_at)
+        if cursors[USERS[0]] > began:
+            passed.set()
 
     async def follow(store: Store) -> None:
         while writing:
@@ -206,7 +219,7 @@ async def test_a_cursor_that_is_a_timestamp_loses_rows_on_such_a_schedule(
     await store.open()
     try:
         following = asyncio.create_task(follow(store))
-        await asyncio.gather(*(write(number) for number in range(6)))
+        await asyncio.gather(write_slowly(USERS[0]), *(write(number) for number in range(6)))
         writing = False
         await following
         lost = 0

@@ -139,6 +139,6 @@ def test_any_text_is_parsed(text: str):
     ],
 )
 def test_hostile_texts_take_no_more_time_than_their_length_asks_for(hostile: str):
-    begun = time.perf_counter()
+    begun = time.process_time()  # whatever else the machine is doing
     parse(hostile + "\n" + hostile)
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10

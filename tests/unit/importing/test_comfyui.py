@@ -361,9 +361,9 @@ def test_real_work_is_done_before_the_bound_is_met():
 @pytest.mark.parametrize("graph", [combining(5_000), doubling(48), slots(3_000), samplers(5_000)])
 def test_hostile_graphs_end_soon(graph: Graph):
     text = json.dumps(graph)
-    begun = time.perf_counter()
+    begun = time.process_time()
     parse(text)
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 _names = st.sampled_from(["a", "b", "c", "d"])
