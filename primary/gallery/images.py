@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
@@ -158,4 +159,6 @@ def _row(record: NewImage, place: int) -> dict[str, Any]:
     row = record.given()
     row["id"] = str(row["id"] if "id" in row else uuid4())
     row["n"] = place
+    if "created_at" in row:  # Postgres reads no zone that is 16 hours or more from UTC, and RFC 3339 has those up to 24
+        row["created_at"] = row["created_at"].astimezone(UTC)
     return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -79,6 +80,18 @@ async def test_a_read_of_a_saved_image_is_the_answer_to_its_save(
     assert (await read(client, saved)).json() == saved
     page = (await client.get("/api/images")).json()
     assert page == {"images": [without_version(saved)], "next_cursor": None, "version": saved["version"]}
+
+
+@pytest.mark.parametrize("zone", ["+23:59", "-16:00"])
+async def test_a_time_is_taken_in_every_zone_that_can_be_written(client: httpx.AsyncClient, zone: str) -> None:
+    sent = NEW | {"id": str(uuid4()), "created_at": f"2025-03-01T08:00:00{zone}"}
+    saved = await save(client, **sent)
+    moment = datetime.fromisoformat(saved["created_at"])
+    assert saved["created_at"].endswith("Z")
+    assert moment == datetime.fromisoformat(sent["created_at"])
+    assert (await client.post("/api/images", json=sent)).status_code == 200
+    together = await client.post("/api/images/batch", json={"images": [NEW, sent | {"id": str(uuid4())}]})
+    assert together.json()["images"][1]["created_at"] == saved["created_at"]
 
 
 async def test_an_image_with_an_id_can_be_sent_again_without_harm(client: httpx.AsyncClient, primary: Primary) -> None:
