@@ -72,11 +72,19 @@ async def create(write: Write, record: NewAlbum) -> SavedAlbum:
 
     Raises `NotFound` for a cover that is no image of the user.
     """
-    await _check_cover(write, record)
     values = {"user_id": write.user, "id": uuid4(), **record.given()}
     asked = {"user": write.user, "album": values["id"]}
-    made, current = await write.finish((_insert(tuple(values)), as_given(values)), (_CURRENT, asked))
-    stored, created = _album(current), made.rowcount == 1
+    try:
+        await _check_cover(write, record)
+    except NotFound:
+        # An album that is sent again is there already, though its cover was deleted since.
+        current, created = await write.execute(_CURRENT, asked), False
+        if not current.rows:
+            raise
+    else:
+        made, current = await write.finish((_insert(tuple(values)), as_given(values)), (_CURRENT, asked))
+        created = made.rowcount == 1
+    stored = _album(current)
     if not created and stored.row_version == 1 and not _is(stored, record):
         raise IdTaken(values["id"], what="album")
     return SavedAlbum(stored, created)

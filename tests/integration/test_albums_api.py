@@ -75,6 +75,17 @@ async def test_an_album_with_an_id_can_be_sent_again_without_harm(alice: httpx.A
     assert (late.status_code, late.json()) == (200, edited)
 
 
+async def test_an_album_whose_cover_is_gone_can_be_sent_again_too(alice: httpx.AsyncClient, database_url: str) -> None:
+    sent = {"id": str(uuid4()), "title": "t", "cover_image_id": IMAGE_ID}
+    await asked(alice, "POST", "/api/albums", sent)
+    await asked(alice, "DELETE", f"/api/images/{IMAGE_ID}")
+    before = await contents(database_url)
+    late = await alice.post("/api/albums", json=sent)
+    assert (late.status_code, late.json()["id"], late.json()["cover_image_id"]) == (200, sent["id"], None)
+    assert_problem(await alice.post("/api/albums", json=sent | {"id": ALBUM_ID}), 409, "id_taken", "id")
+    assert await contents(database_url) == before
+
+
 async def test_an_edit_meant_for_an_older_state_of_an_album_is_refused(
     alice: httpx.AsyncClient, database_url: str
 ) -> None:
