@@ -10,6 +10,9 @@ from replica.gallery.keys import VALUES
 from replica.gallery.listing import Filters, Listing
 from replica.gallery.search import Expressions, expressions
 
+_KEPT_MAX_CHARS = 300
+"""Of the texts of a list that is remembered: a search as long as a request's head would take 400 KB, and comes once."""
+
 _LAST_EITHER_WAY = {"rating", "last_viewed_at"}  # the images that have none; but a count of 0 is a count
 
 
@@ -45,16 +48,24 @@ class Asked:
     search: Expressions | None
 
     @classmethod
-    @lru_cache(maxsize=1_000)
     def of(cls, listing: Listing) -> Asked:
         """Read what is asked for. There is no stretch where nothing can be found."""
-        conditions, values = conditions_of(listing.filters)
-        q = listing.filters.q
-        search = expressions(q) if q is not None else None
-        stretches = _stretches(listing, search)
-        if q is not None and search is None:
-            stretches = ()
-        return cls(listing.name, stretches, listing.order == "desc", conditions, values, search)
+        filters = listing.filters
+        long = sum(len(text) for text in (filters.q, filters.source, filters.model) if text) > _KEPT_MAX_CHARS
+        return _read(listing) if long else _read_and_kept(listing)
+
+
+def _read(listing: Listing) -> Asked:
+    conditions, values = conditions_of(listing.filters)
+    q = listing.filters.q
+    search = expressions(q) if q is not None else None
+    stretches = _stretches(listing, search)
+    if q is not None and search is None:
+        stretches = ()
+    return Asked(listing.name, stretches, listing.order == "desc", conditions, values, search)
+
+
+_read_and_kept = lru_cache(maxsize=1_000)(_read)
 
 
 def conditions_of(filters: Filters) -> tuple[frozenset[str], dict[str, Any]]:
