@@ -33,7 +33,8 @@ class Taken:
     """One row that this process is to deliver now.
 
     ``amount`` is the rating (None: no rating), or how many O are left to add (below zero: to take).
-    ``attempts`` counts the failures of this row, ``server_attempts`` those of its user's server, in a row.
+    ``attempts`` counts the failures of this row, ``server_attempts`` those of its user's server, in a row; the last of
+    each is ``error``, ``server_error``.
     """
 
     user: str
@@ -43,7 +44,9 @@ class Taken:
     kind: str
     amount: int | None
     attempts: int
+    error: str | None
     server_attempts: int
+    server_error: str | None
     lease: UUID
     endpoint: str
     sealed_key: bytes = field(repr=False)
@@ -82,7 +85,8 @@ ORDER BY random() LIMIT %(most)s FOR NO KEY UPDATE OF k SKIP LOCKED"""
 # A rating that a later one replaces is passed over, and goes as soon as one behind it is taken.
 _ROWS = """
 WITH chosen AS MATERIALIZED (
-  SELECT o.user_id, o.image_id, o.id, k.attempts AS server_attempts, k.sealed_key, u.endpoint
+  SELECT o.user_id, o.image_id, o.id, k.attempts AS server_attempts, k.error AS server_error, k.sealed_key,
+    u.endpoint
   FROM upstream_key AS k JOIN upstream AS u ON u.user_id = k.user_id
   CROSS JOIN LATERAL (
     SELECT o.user_id, o.image_id, o.id FROM upstream_outbox AS o
@@ -109,8 +113,8 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE upstream_outbox AS o SET lease = %(lease)s, due_at = now() + make_interval(secs => %(lease_s)s)
 FROM chosen AS c WHERE o.user_id = c.user_id AND o.id = c.id
-RETURNING o.user_id, o.id, o.image_id, o.stash_id, o.kind, o.amount, o.attempts, c.server_attempts, o.lease,
-  c.endpoint, c.sealed_key"""
+RETURNING o.user_id, o.id, o.image_id, o.stash_id, o.kind, o.amount, o.attempts, o.error,
+  c.server_attempts, c.server_error, o.lease, c.endpoint, c.sealed_key"""
 
 _MINE = "user_id = %(user)s AND id = %(id)s AND lease = %(lease)s"
 
@@ -187,10 +191,7 @@ async def take(primary: Primary, *, most: int, user_most: int, lease_s: float) -
             return []
         asked = {"users": users, "most": most, "user_most": user_most, "lease": uuid4(), "lease_s": lease_s}
         found = await (await connection.execute(_ROWS, asked)).fetchall()
-    return [
-        Taken(user, id_, image_id, stash_id, kind, amount, attempts, server_attempts, lease, endpoint, bytes(sealed))
-        for user, id_, image_id, stash_id, kind, amount, attempts, server_attempts, lease, endpoint, sealed in found
-    ]
+    return [Taken(*row) for row in found]
 
 
 async def delivered(primary: Primary, taken: Taken) -> None:

@@ -319,6 +319,27 @@ async def test_what_will_not_get_better_is_parked_after_one_more_try(
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("passing", "settled"),
+    [
+        (status(502), status(404)),
+        (reset, status(401)),
+        (says({"errors": [{"message": "database is locked"}]}), says({"data": {"imageUpdate": None}})),
+    ],
+    ids=["a proxy that knows nobody behind it yet", "one that refuses all", "a library that is being scanned"],
+)
+async def test_what_will_not_get_better_has_its_one_more_try_after_other_failures_too(
+    gallery: Gallery, server: Stash, passing: behaviours.Behaviour, settled: behaviours.Behaviour
+) -> None:
+    image = await mirrored_image(gallery, server)
+    server.fail(passing, settled, passing, settled)
+    await gallery.rate("ada", image, 80)
+    async with delivering(gallery.primary, tries_max=100):
+        await server.until(lambda: bool(server.calls))
+        await gallery.until(lambda one: one.pending + one.parked == 0)
+    assert len(server.requests) == 5
+
+
 async def test_after_so_many_tries_it_is_parked_and_tried_again_when_re_armed(gallery: Gallery, server: Stash) -> None:
     image = await mirrored_image(gallery, server)
     server.always = status(503)

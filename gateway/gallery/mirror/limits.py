@@ -35,7 +35,6 @@ class MirrorLimits:
     backoff_first_s: float = 1
     backoff_max_s: float = 3_600
     tries_max: int = 36
-    settled_tries_max: int = 2
 
     # What the user sees is a row of their replica: not a new one for each delivery.
     show_interval_s: float = 1

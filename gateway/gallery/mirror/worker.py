@@ -113,8 +113,10 @@ class Mirror:
         """Decide what follows from a failure: when to try again, if at all."""
         limits = self._limits
         of_server = isinstance(failure, ServerFailed)
-        failures = (taken.server_attempts if of_server else taken.attempts) + 1
-        parked = failures >= (limits.settled_tries_max if failure.settled else limits.tries_max)
+        before, last = (taken.server_attempts, taken.server_error) if of_server else (taken.attempts, taken.error)
+        failures = before + 1
+        # What will not get better is so if it comes twice in a row, whatever else failed before.
+        parked = failures >= limits.tries_max or (failure.settled and str(failure) == last)
         wait = wait_s(failures, first_s=limits.backoff_first_s, max_s=limits.backoff_max_s)
         if parked:
             _log.warning("mirror_parked", user=taken.user, failures=failures, reason=str(failure))
