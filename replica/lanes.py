@@ -1,9 +1,9 @@
 """How replicas are read: what is short at once, on the event loop; all else in a reading thread, the lane.
 
 A page takes SQLite some ten microseconds. To hand it to a thread and its answer back takes several times as long, and
-the two then fight for the interpreter. So a read is tried where it is asked for, within a budget of SQLite's steps
-that is too small for anyone to notice. What exceeds it is stopped and done again in the lane, with all the time that
-it may have; what is known to be long goes there at once.
+the two then fight for the interpreter. So a read is tried where it is asked for, within a budget of SQLite's steps, and
+of bytes, that is too small for anyone to notice. What exceeds it is stopped and done again in the lane, with all the
+time that it may have; what is known to be long goes there at once.
 
 A source has one connection, and is used in one place at a time: on the loop only while nothing of it is in the lane.
 Reads of one source in one pass of the loop share a check and a transaction. Whoever is told of a commit is told in a
@@ -31,7 +31,10 @@ T = TypeVar("T")
 
 STEPS = 1_000  # of SQLite's virtual machine: after each so many it asks whether to go on
 STEPS_AT_ONCE_MAX = 16_000  # 0.3 ms where a step does little, as when each row of a table is looked at
+AT_ONCE_MAX_BYTES = 2 << 20  # of one value, as a page is: to put more together takes longer than so many steps may
 AT_ONCE_MAX = 100  # reads in one pass of the event loop: who reads in a loop of their own must let others in
+
+_LENGTH_MAX = 2**31 - 1  # SQLite takes its own, which is less
 
 Work = Callable[[apsw.Connection], Any]
 
@@ -92,10 +95,11 @@ class Lane:
             # Says to go on a few times, and then to stop. Where it is not asked it costs nothing.
             too_long = chain(repeat(False, STEPS_AT_ONCE_MAX // STEPS), repeat(True)).__next__
             connection.set_progress_handler(too_long, STEPS)
+            connection.limit(apsw.SQLITE_LIMIT_LENGTH, AT_ONCE_MAX_BYTES)
             return work(connection)
         except BaseException as error:
             meaning = trouble.of_reading(error)
-            if isinstance(meaning, ReadTimeout):
+            if isinstance(meaning, ReadTimeout | apsw.TooBigError):
                 raise NotAtOnce from None
             if meaning is error:
                 raise
@@ -169,6 +173,7 @@ class Lane:
             source.connection = source.connect()
         deadline = time.monotonic() + self._timeout_s
         source.connection.set_progress_handler(lambda: given_up() or time.monotonic() > deadline, STEPS)
+        source.connection.limit(apsw.SQLITE_LIMIT_LENGTH, _LENGTH_MAX)
         source.connection.execute("BEGIN")
         try:
             return work(source.connection)

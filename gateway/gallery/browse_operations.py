@@ -19,7 +19,12 @@ _SOUGHT = (
     'that begins so, `"low water"` these words in a row.'
 )
 _PAGE = [
-    Parameter("limit", "query", description="How many at most.", schema=Schema(type=OpenAPIType.INTEGER, minimum=1)),
+    Parameter(
+        "limit",
+        "query",
+        description="How many at most; fewer where they are very large.",
+        schema=Schema(type=OpenAPIType.INTEGER, minimum=1),
+    ),
     Parameter(
         "cursor",
         "query",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import apsw
 
 from primary.gallery.tables import catalog
 from replica.gallery.page_cursor import PageCursor
+from replica.gallery.page_size import filled
 from replica.rendering import json_members
 
 ALBUMS = b"album".hex()
@@ -47,16 +49,12 @@ class AlbumPage:
 
 def albums(connection: apsw.Connection, limit: int, after: PageCursor | None = None) -> AlbumPage:
     """Give the newest albums, or those that come after a cursor, at most ``limit``."""
-    if after is None:
-        rows = list(connection.execute(_FIRST, {"limit": limit + 1}))
-    else:
-        values = {"limit": limit + 1, "created_at": after.created_at, "id": after.id}
-        rows = list(connection.execute(_NEXT, values))
-    more = len(rows) > limit
-    return AlbumPage(
-        b",".join([row[0] for row in rows[:limit]]),
-        PageCursor(rows[limit - 1][1], rows[limit - 1][2], ALBUMS) if more else None,
-    )
+    values: dict[str, int | str] = {"limit": limit + 1}
+    if after is not None:
+        values |= {"created_at": after.created_at, "id": after.id}
+    with closing(connection.execute(_FIRST if after is None else _NEXT, values)) as cursor:
+        rows, more = filled(cursor, limit)
+    return AlbumPage(b",".join([row[0] for row in rows]), PageCursor(*rows[-1][1:], ALBUMS) if more else None)
 
 
 def album(connection: apsw.Connection, album_id: str) -> bytes | None:

@@ -9,6 +9,7 @@ were not. Each page follows from values in the one before, so that it stays righ
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import apsw
@@ -19,6 +20,7 @@ from replica.gallery.listing import Listing
 from replica.gallery.matches import rows_json
 from replica.gallery.members import braced
 from replica.gallery.page_cursor import PageCursor
+from replica.gallery.page_size import within_bytes
 from replica.gallery.page_text import BETWEEN, end_of, page_sql
 from replica.gallery.stretches import Asked, Stretch
 from replica.gallery.walking import Form, walk_of
@@ -44,9 +46,9 @@ def browse(
         return newest(connection, limit, after)
     asked = Asked.of(listing)
     if asked.search is None:
-        return _Reader(connection, asked, placed).page(limit, after)
+        return within_bytes(connection, limit, partial(_Reader(connection, asked, placed).page, after))
     with closing(Finder(connection, asked.search.titles)) as finder:
-        return _Reader(connection, asked, placed, finder).page(limit, after)
+        return within_bytes(connection, limit, partial(_Reader(connection, asked, placed, finder).page, after))
 
 
 class _Reader:
@@ -58,7 +60,7 @@ class _Reader:
         self._placed = placed
         self._finder = finder
 
-    def page(self, limit: int, after: PageCursor | None) -> Page:
+    def page(self, after: PageCursor | None, limit: int) -> Page:
         """Give a page: one more image than it has tells that there is another."""
         parts: list[bytes] = []
         numbers: list[int] = []  # of the stretch that each image is of

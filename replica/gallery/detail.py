@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import apsw
 from primary.gallery.tables import catalog
 from replica.gallery.images import one
 from replica.gallery.page_cursor import PageCursor
+from replica.gallery.page_size import filled
 from replica.rendering import json_members
 
 SHOWN_MAX = 20
@@ -97,12 +99,9 @@ def entries(
     asked: dict[str, Any] = {"image": image_id, "limit": limit + 1}
     if after is not None:
         asked |= {"at": after.created_at, "id": after.id}
-    rows = list(connection.execute((_FIRST if after is None else _NEXT)[of], asked))
-    more = len(rows) > limit
-    return Entries(
-        b",".join([row[0] for row in rows[:limit]]),
-        PageCursor(rows[limit - 1][1], rows[limit - 1][2], of) if more else None,
-    )
+    with closing(connection.execute((_FIRST if after is None else _NEXT)[of], asked)) as cursor:
+        rows, more = filled(cursor, limit)
+    return Entries(b",".join([row[0] for row in rows]), PageCursor(*rows[-1][1:], of) if more else None)
 
 
 def page(connection: apsw.Connection, of: str, image_id: str, limit: int, after: PageCursor | None) -> bytes | None:

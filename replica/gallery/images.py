@@ -10,12 +10,14 @@ in Python, not twenty rows of twenty-five.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apsw
 
 from replica.gallery.members import JOIN_TOLD, MEMBERS, braced, joined
 from replica.gallery.page_cursor import InvalidPageCursor, PageCursor
+from replica.gallery.page_size import within_bytes
 
 __all__ = ["InvalidPageCursor", "Page", "PageCursor", "newest", "one"]
 
@@ -52,6 +54,10 @@ _ONE = f"SELECT CAST({MEMBERS} AS BLOB), {_EDITED} FROM {_FROM} WHERE image.id =
 
 def newest(connection: apsw.Connection, limit: int, after: PageCursor | None = None) -> Page:
     """Give the newest images, or those that come after a cursor, at most ``limit``."""
+    return within_bytes(connection, limit, partial(_newest, connection, after))
+
+
+def _newest(connection: apsw.Connection, after: PageCursor | None, limit: int) -> Page:
     if after is None:
         page, end = _FIRST_PAGE, _FIRST_END
         asked: dict[str, Any] = {"limit": limit}

@@ -12,10 +12,12 @@ import pytest
 
 from primary.errors import PrimaryUnavailable
 from replica.errors import ReadTimeout
+from replica.lanes import AT_ONCE_MAX_BYTES
 from replica.results import StoreLimits
 from tests.support.bay import Bay
 from tests.support.replicas import change, count_images, grow
 
+LARGE = f"SELECT length(group_concat(hex(zeroblob({AT_ONCE_MAX_BYTES // 4})))) FROM (VALUES (1), (2), (3))"
 LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT count(*) FROM n"
 SLOW = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"  # has no end
 
@@ -53,6 +55,23 @@ async def test_a_short_read_is_done_at_once_and_a_long_one_in_the_lane(bay: Bay)
     for _ in range(500):  # SQLite counts the steps of a statement over all of its runs
         assert (await bay.store.read("ann", work)).value == 3
     assert all(threads[5:105])
+
+
+async def test_what_few_steps_make_too_large_is_made_in_the_lane(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    await _warm(bay, "ann")
+    threads: list[bool] = []
+
+    def work(connection: apsw.Connection) -> int:
+        threads.append(threading.current_thread() is threading.main_thread())
+        length: int = connection.execute(LARGE).get
+        return length
+
+    for _ in range(2):
+        assert (await bay.store.read("ann", work)).value > AT_ONCE_MAX_BYTES
+    assert threads == [True, False] * 2
+    assert (await bay.store.read("ann", count_images)).value == 3
 
 
 async def test_who_reads_in_a_loop_lets_others_in(bay: Bay) -> None:

@@ -49,6 +49,9 @@ class Recording:
         self.asked.append((sql, values or {}))
         return self.connection.execute(sql, values or {})
 
+    def limit(self, *given: int) -> int:
+        return self.connection.limit(*given)
+
 
 @pytest.fixture(scope="module")
 def large() -> Iterator[apsw.Connection]:
