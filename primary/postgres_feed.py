@@ -22,6 +22,7 @@ from primary.postgres import EPOCH_SQL, Primary, give_up
 from primary.stream import Stream
 from primary.touched import Statements
 from primary.transaction import Behind
+from primary.types import mapping_of
 
 BATCH_ROWS = 500  # so many come at once: twice as fast as 5,000, for they stay in the processor's cache
 PIPELINED_ROWS_MAX = 2_000  # so many changes are asked for at once, in one round trip; more are streamed
@@ -293,9 +294,9 @@ def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
     """
     parts = {name: f"c.row_key[{place}]" for place, name in enumerate(table.key, start=1)}
     key = {name: table.column(name).mapping.from_key.replace("{}", part) for name, part in parts.items()}
-    matches = " AND ".join(
-        [f"r.{quoted(table.owner)} = c.user_id"] + [f"r.{quoted(name)} = {value}" for name, value in key.items()]
-    )
+    # The owner, too, is looked for by the collation of its column: only then does the key's index begin with it.
+    found_by = {table.owner: mapping_of(table.table.c[table.owner]).from_key.replace("{}", "c.user_id"), **key}
+    matches = " AND ".join(f"r.{quoted(name)} = {value}" for name, value in found_by.items())
     named = "".join(f", {value} AS v{place}" for place, value in enumerate(_values(table, "r")))
     values = "".join(
         f", coalesce(v{place}, {column.mapping.wire.replace('{}', key[column.name])})"

@@ -232,6 +232,34 @@ async def test_a_change_looks_at_its_own_rows_though_another_index_begins_with_t
     assert looked_at <= 2 * rows
 
 
+async def test_a_change_looks_at_no_rows_of_others(primary: Primary) -> None:
+    """An owner is found by the index of its own collation, which here is not that of the marks."""
+    others = 1_000
+    await execute(
+        primary,
+        f"INSERT INTO mood (user_id) SELECT 'user ' || i FROM generate_series(1, {others}) AS i",
+        f"INSERT INTO shelf (user_id, id) SELECT 'user ' || i, 1 FROM generate_series(1, {others}) AS i",
+        "INSERT INTO mood (user_id) VALUES ('ann')",
+        "INSERT INTO shelf (user_id, id) VALUES ('ann', 1)",
+        "ANALYZE",
+    )
+    async with through(primary.url, pool_max=1) as lent:
+        feed = PostgresFeed(lent, shapes.catalog)
+        since = Cursor((await cursor_of(feed, "ann")).epoch, 0)
+        counted = "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables WHERE relname IN ('mood', 'shelf')"
+
+        async def looked_at() -> int:
+            async with lent.connection() as connection:
+                await connection.execute("SELECT pg_stat_force_next_flush()")
+                [(rows,)] = await (await connection.execute(counted)).fetchall()
+            return int(rows)
+
+        before = await looked_at()
+        _, batches = await pulled(feed, "ann", since)
+        assert sum(len(batch.changes) for batch in batches) == 2
+        assert await looked_at() - before <= 4
+
+
 async def test_a_first_copy_does_not_go_through_all_marks(primary: Primary) -> None:
     rows = 3 * PIPELINED_ROWS_MAX
     # Between a VACUUM and its ANALYZE, Postgres takes a user with many marks for one with few, and reads them all.
