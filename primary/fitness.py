@@ -11,6 +11,7 @@ from primary.errors import UnsupportedDeclaration
 _LOOK = sa.text("""
 SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_inherits AS i WHERE c.oid IN (i.inhparent, i.inhrelid)) AS in_parts,
   c.relpersistence <> 'p' AS fleeting,
+  row_security_active(c.oid) AS veiled,
   (SELECT array_agg(a.attname ORDER BY a.attname)
    FROM pg_attribute AS a JOIN pg_collation AS l ON l.oid = a.attcollation
    WHERE a.attrelid = c.oid AND a.attname = ANY (:identifying) AND NOT l.collisdeterministic) AS blurred
@@ -30,6 +31,11 @@ async def check_fitness(conn: AsyncConnection, table: SyncedTable, oid: int | No
     if found.fleeting:
         raise UnsupportedDeclaration(
             f"{table.name}: it is unlogged or temporary, and a crash empties it without a trace"
+        )
+    if found.veiled:
+        raise UnsupportedDeclaration(
+            f"{table.name}: row-level security hides rows from the role that tidepool connects as",
+            hint="Connect as the table's owner and do not FORCE it, or ALTER ROLE … BYPASSRLS.",
         )
     if found.blurred:
         raise UnsupportedDeclaration(

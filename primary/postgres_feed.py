@@ -44,10 +44,13 @@ SELECT table_name, count(*) FROM {SCHEMA}.change WHERE user_id = %(user)s AND ve
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
+# Where row-level security would hide rows of a table from us, reading it fails: a replica that lacks them would be wrong.
+_ALL_ROWS = "set_config('row_security', 'off', true)"
+
 # To plan a small pull takes Postgres longer than to answer it. So its statements are prepared, and their values fenced
 # in (OFFSET 0, a SELECT of its own): then a plan for any values seems as good as one for these, and is kept. It is as
 # good as long as it goes by the indexes, however small the tables were when it was made.
-_BY_INDEX = "SET LOCAL enable_seqscan = off"
+_BY_INDEX = f"SELECT {_ALL_ROWS}, set_config('enable_seqscan', 'off', true)"
 
 # A snapshot's rows come as they lie in the table, which is about as they were made: a replica in that order finds what
 # is newest close together. (An index gives them by key, in none; and a scan may join another one half way.)
@@ -228,6 +231,7 @@ class PostgresPull:
         """Take a snapshot and hold it, to stream from."""
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
+            await self._connection.execute(f"SELECT {_ALL_ROWS}")
             asked = await self._ask(_STAND, prepare=False)  # else it would have to be planned as it is above
             if self._since is None or self.kind is Kind.SNAPSHOT:
                 await self._connection.execute(_AS_THEY_LIE)

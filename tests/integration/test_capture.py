@@ -19,6 +19,7 @@ from primary.capture import SCHEMA, capture_pending, engine_tables, install_capt
 from primary.declaration import Catalog, synced
 from primary.embedded.binaries import binary
 from primary.errors import UnsupportedDeclaration
+from primary.fitness import check_fitness
 from primary.postgres import Primary
 from replica.store import Store
 from tests.support import shapes
@@ -640,3 +641,15 @@ async def test_a_table_that_cannot_be_captured_as_it_is_in_the_database_is_refus
                 await install_capture(conn, Catalog.of(metadata))
     finally:
         await primary.close()
+
+
+async def test_a_table_whose_rows_may_be_hidden_from_the_role_is_refused(primary: Primary, clerk: Session) -> None:
+    role = await value(clerk, "SELECT current_user")
+    async with primary.transaction() as conn:
+        oid = await conn.scalar(sa.text("SELECT 'shelf'::regclass::oid"))
+        await conn.execute(sa.text("ALTER TABLE shelf ENABLE ROW LEVEL SECURITY"))
+        await check_fitness(conn, shapes.catalog["shelf"], oid)  # whom it does not concern
+        await conn.execute(sa.text(f"SET LOCAL ROLE {role}"))
+        with pytest.raises(UnsupportedDeclaration, match="row-level security hides rows"):
+            await check_fitness(conn, shapes.catalog["shelf"], oid)
+        await conn.rollback()

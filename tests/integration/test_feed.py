@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import psycopg
@@ -646,6 +648,32 @@ async def test_a_database_without_the_engines_tables_is_told_as_such(empty_datab
 
 
 # ------------------------------------------------------------- epochs
+
+
+async def test_rows_that_are_hidden_from_the_role_are_never_left_out_unsaid(primary: Primary) -> None:
+    role = f"reader_{random.randrange(10**9)}"
+    await shelves(primary, "ann", 3)
+    await execute(
+        primary,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT USAGE ON SCHEMA tidepool TO {role}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public, tidepool TO {role}",
+        "ALTER TABLE shelf ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON shelf USING (user_id = current_user)",
+    )
+    try:
+        async with through(primary.url.replace("//postgres@", f"//{role}@"), pool_max=1) as near:
+            feed = PostgresFeed(near, shapes.catalog)
+            since = await cursor_of(PostgresFeed(primary, shapes.catalog), "ann")
+            await shelves(primary, "ann", 1, first=4)
+            for cursor in (None, since, replace(since, version=0)):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+                    await pulled(feed, "ann", cursor)
+            await execute(primary, f"ALTER ROLE {role} BYPASSRLS")
+            _, batches = await pulled(feed, "ann", since)
+            assert len(changes(batches)) == 1
+    finally:
+        await execute(primary, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 async def test_a_database_that_is_made_again_or_copied_is_another_epoch(databases: Databases) -> None:
