@@ -31,21 +31,34 @@ _LOCK = 7_166_021_977_354_217_584
 """Of `pg_advisory_xact_lock`: any number that nobody else takes."""
 
 
+_MIGRATION_MAX_S = 24 * 3600.0
+"""A step that writes a large table anew takes as long as it takes; who will not wait for it stops it."""
+
+
 class UnknownRevision(PrimaryError):
     """The database was migrated by a newer program than this one."""
 
     hint = "Run the release of tidepool that migrated this database, or a later one."
 
 
+class OtherSchema(PrimaryError):
+    """New tables of the role that tidepool connects as would not lie in the schema public."""
+
+    hint = "Run, in psql: ALTER ROLE … SET search_path = public"
+
+
 async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
     """Bring the database to what is declared; give what was done, in order, and [] when it was so already.
 
     The steps of the chain are followed by the triggers of every table of ``catalog`` that has not got them as
-    its declaration has them now. Raises `PrimaryUnavailable`, and `UnknownRevision` when the database is
-    ahead of this program.
+    its declaration has them now. Raises `PrimaryUnavailable`, `UnknownRevision` when the database is
+    ahead of this program, and `OtherSchema`.
     """
-    async with primary.transaction() as conn:
+    async with primary.transaction(_MIGRATION_MAX_S) as conn:
         await conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        # Behind who waits for a table wait all who come later; so what has it is not waited for as long as it likes.
+        wait_ms = round(primary.answer_timeout_s * 1000)
+        await conn.execute(sa.select(sa.func.set_config("lock_timeout", str(wait_ms), True)))
         steps = await conn.run_sync(_upgrade)
         return steps + _told(await install_capture(conn, catalog))
 
@@ -105,6 +118,9 @@ def _upgrade(conn: sa.Connection) -> list[str]:
     """Take the steps that are to do, and give them."""
     todo = _steps_to_do(conn)
     if todo:
+        schema = conn.scalar(sa.text("SELECT current_schema()"))
+        if schema != "public":  # whose tables are captured and read
+            raise OtherSchema(f"new tables would lie in the schema {schema}, not in public, by the role's search_path")
         # Before any step, for the table that counts them lies in it.
         conn.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
         command.upgrade(_config(connection=conn), "head")

@@ -25,7 +25,7 @@ from primary.line import Connection, Line
 from primary.patience import patience
 from primary.pool import Pool
 from primary.touched import Statements, Touched
-from primary.transaction import Behind
+from primary.transaction import BEGIN, Behind
 
 Moved = Callable[[str, Cursor], None]
 """Called with a user and the cursor that a write of this process has just committed."""
@@ -175,22 +175,23 @@ class Primary:
             yield connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, within_s: float | None = None) -> AsyncIterator[AsyncConnection]:
         """Run a transaction of SQLAlchemy's: committed at the end, rolled back when the block raises.
 
-        For all but the writes of users (`primary.write`). Raises `PrimaryUnavailable` (the commit may then have
-        happened or not), and `InvalidValue` where Postgres refuses a value.
+        For all but the writes of users (`primary.write`). It may take ``within_s``, else as long as a write. Raises
+        `PrimaryUnavailable` (the commit may then have happened or not), and `InvalidValue` where Postgres refuses a
+        value.
         """
         async with (
             self._translated(),
-            patience(self.answer_timeout_s),
+            patience(within_s or self.answer_timeout_s),
             self._lent() as lent,
         ):
             asking = asyncio.current_task()
             self._handed[asking] = lent
             try:
                 async with self._engine.begin() as connection:  # which asks Postgres for nothing yet
-                    await lent.execute("BEGIN")
+                    await lent.execute(BEGIN)
                     yield connection
             finally:
                 self._handed.pop(asking, None)

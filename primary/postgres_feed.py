@@ -44,7 +44,7 @@ SELECT table_name, count(*) FROM {SCHEMA}.change WHERE user_id = %(user)s AND ve
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-# Where row-level security would hide rows of a table from us, reading it fails: a replica that lacks them would be wrong.
+# Where row-level security would hide rows from us, reading them fails: a replica that lacks them would be wrong.
 _ALL_ROWS = "set_config('row_security', 'off', true)"
 
 # To plan a small pull takes Postgres longer than to answer it. So its statements are prepared, and their values fenced

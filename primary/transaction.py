@@ -21,6 +21,9 @@ from primary.lent import Lent, Statement, together
 
 COMPILED_MAX = 256  # statements: more than there are, so long as each is made once
 
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Who waited for a lock then sees what came meanwhile. A database, or a role, may have another default."""
+
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
@@ -101,7 +104,7 @@ class Transaction:
             try:
                 async with together(self._lent):
                     if begins:
-                        await self._lent.execute("BEGIN")
+                        await self._lent.execute(BEGIN)
                         await _run(self._lent.cursor(), self._first)
                     for one in ran:
                         await _run(*one)

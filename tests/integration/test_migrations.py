@@ -17,11 +17,13 @@ from alembic.runtime.migration import MigrationContext
 
 from primary.capture import SCHEMA, engine_tables, install_capture
 from primary.declaration import Catalog
+from primary.errors import InTheWay
 from primary.gallery.tables import catalog, metadata
-from primary.migrate import VERSION_TABLE, UnknownRevision, _config, migrate, pending
+from primary.migrate import VERSION_TABLE, OtherSchema, UnknownRevision, _config, migrate, pending
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
+from tests.support.databases import through
 from tests.support.replicas import assert_same
 
 STEPS = len(list((resources.files("primary") / "migrations" / "versions").glob("0*.py")))  # type: ignore[attr-defined]
@@ -170,6 +172,42 @@ async def test_of_migrations_at_once_one_does_everything_and_the_others_wait(emp
         done = await asyncio.gather(migrate(one, catalog), migrate(two, catalog), migrate(one, catalog))
         assert sorted(map(len, done)) == [0, 0, STEPS + len(catalog)]
         assert await pending(two, catalog) == []
+
+
+async def test_migrations_at_once_wait_for_each_other_whatever_the_databases_isolation(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as primary:
+        await execute(
+            primary,
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', "
+            "current_database()); END $$",
+        )
+    async with opened(empty_database_url) as one, opened(empty_database_url) as two:
+        done = await asyncio.gather(migrate(one, catalog), migrate(two, catalog))
+        assert sorted(map(len, done)) == [0, STEPS + len(catalog)]
+
+
+async def test_a_migration_takes_as_long_as_it_takes(empty_database_url: str) -> None:
+    async with through(empty_database_url, answer_timeout_s=0.05) as primary:
+        assert len(await migrate(primary, catalog)) == STEPS + len(catalog)
+
+
+async def test_a_migration_does_not_wait_long_for_a_table_that_others_then_wait_for_too(primary: Primary) -> None:
+    await execute(primary, "DROP TRIGGER tidepool_update ON album")
+    async with primary.connection() as connection, through(primary.url, answer_timeout_s=0.3) as other:
+        async with connection.transaction():
+            await connection.execute("INSERT INTO album (user_id, title) VALUES ('ann', 'held')")
+            with pytest.raises(InTheWay):
+                await migrate(other, catalog)
+        assert await migrate(other, catalog) == ["capture of public.album"]
+
+
+async def test_who_would_make_the_tables_elsewhere_is_told(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as primary:
+        await execute(primary, "CREATE SCHEMA postgres")  # of the role's name, so the first that it makes tables in
+        with pytest.raises(OtherSchema, match="the schema postgres, not in public"):
+            await migrate(primary, catalog)
+        await execute(primary, "DROP SCHEMA postgres")
+        assert len(await migrate(primary, catalog)) == STEPS + len(catalog)
 
 
 async def test_a_database_of_the_first_release_keeps_its_rows_and_its_replicas_are_built_anew(
