@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 from primary.capture import SCHEMA, engine_tables, install_capture
-from primary.declaration import Catalog
+from primary.declaration import Catalog, synced
 from primary.errors import InTheWay
 from primary.gallery.tables import catalog, metadata
-from primary.migrate import VERSION_TABLE, OtherSchema, UnknownRevision, _config, migrate, pending
+from primary.migrate import VERSION_TABLE, OtherSchema, UnknownRevision, _config, migrate, pending, write_step
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
@@ -153,6 +156,46 @@ async def test_alembic_finds_nothing_to_write(primary: Primary) -> None:
 
     async with primary.transaction() as connection:
         assert await connection.run_sync(differences) == []
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the chain, to write steps into; give where they are."""
+    copy = tmp_path / "migrations"
+    shutil.copytree(str(resources.files("primary") / "migrations"), copy)
+
+    def config(**handed: Any) -> Config:
+        made = _config(**handed)
+        made.set_main_option("script_location", str(copy))
+        return made
+
+    monkeypatch.setattr("primary.migrate._config", config)
+    return copy / "versions"
+
+
+async def test_a_table_in_a_schema_of_its_own_is_written_into_one_step_and_not_into_the_next(
+    chain: Path, empty_database_url: str
+) -> None:
+    apart = sa.MetaData(schema="Apart")
+    note = sa.Table(
+        "note",
+        apart,
+        sa.Column("ownedBy", sa.Text, primary_key=True),
+        sa.Column("kind", sa.Enum("a", "b", name="Kind", metadata=apart), primary_key=True),
+        info=synced(owner="ownedBy"),
+    )
+    both = Catalog([*catalog, *Catalog.of(apart)])
+    async with opened(empty_database_url) as primary:
+        await migrate(primary, Catalog([]))
+        written = Path(await write_step(primary, "add note", [metadata, apart]))
+        assert written.parent == chain
+        assert "capture of Apart.note" in await migrate(primary, both)
+        await execute(primary, "INSERT INTO \"Apart\".note VALUES ('ann', 'b')")
+        async with PostgresFeed(primary, both).pull("ann", None) as pull:
+            batches = await asyncio.to_thread(list, pull.batches())
+        assert [batch.rows for batch in batches if batch.table == note.name] == [[("b",)]]
+        nothing = Path(await write_step(primary, "add nothing", [metadata, apart]))
+        assert "op." not in nothing.read_text().partition("def upgrade")[2]
 
 
 async def test_migrating_tells_what_it_did_and_a_second_time_does_nothing(empty_database_url: str) -> None:
