@@ -200,11 +200,17 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
     async def probe() -> None:
         reachable = True
         while True:
-            with contextlib.suppress(PrimaryUnavailable):
+            why = ""
+            try:
                 await primary.ping()
+            except PrimaryUnavailable as error:
+                why = str(error)
             if primary.reachable is not reachable:
                 reachable = primary.reachable
-                (_log.info if reachable else _log.warning)("primary_back" if reachable else "primary_lost")
+                if reachable:
+                    _log.info("primary_back")
+                else:
+                    _log.warning("primary_lost", error=why)
             await asyncio.sleep(interval_s)
 
     task = asyncio.create_task(probe(), name="primary-probe")

@@ -4,6 +4,7 @@ PrimaryError
 ├── PrimaryUnavailable      Postgres cannot be reached; trying again can help
 │   └── PrimaryBusy         it can, but gave this up: a time limit, no room
 │       └── InTheWay        another transaction has what this one needs: a lock, a deadlock
+├── NotAllowed              the role that is connected as lacks a right
 ├── MigrationsPending       the database is not the one that this program declares
 ├── UnsupportedDeclaration  a table cannot be synced as it is declared
 ├── InvalidCursor           a text is not a cursor
@@ -41,6 +42,12 @@ class PrimaryBusy(PrimaryUnavailable):
 
 class InTheWay(PrimaryBusy):
     """Another transaction has what this one needs; nothing was written."""
+
+
+class NotAllowed(PrimaryError):
+    """The database role that tidepool connects as lacks a right."""
+
+    hint = "Connect as the owner of the tables, or GRANT what is missing; tidepool migrate is for the owner alone."
 
 
 class MigrationsPending(PrimaryError):

@@ -6,6 +6,7 @@ Nothing here depends on a session (no SET, no LISTEN, no session lock), so that 
 from __future__ import annotations
 
 import asyncio
+import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
-from primary.errors import InTheWay, InvalidValue, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.errors import (
+    InTheWay,
+    InvalidValue,
+    MigrationsPending,
+    NotAllowed,
+    PrimaryBusy,
+    PrimaryError,
+    PrimaryUnavailable,
+)
 from primary.lent import Lent
 from primary.line import Connection, Line
 from primary.patience import patience
@@ -61,6 +70,8 @@ _STANDBY = "55000"  # what asking for the write position raises during recovery
 _PROMOTE = "Point TIDEPOOL_DATABASE_URL to the primary, or wait until this one is promoted."
 _NO_TABLE = ("42P01", "3F000")  # no such table, no such schema
 _NOT_NULL, _CHECK = "23502", "23514"
+_NO_RIGHT = "42501"
+_REASON_MAX_CHARS = 500
 
 
 class Primary:
@@ -326,13 +337,15 @@ def translate(error: BaseException | None) -> PrimaryError | None:
         case psycopg.Error():
             state = error.sqlstate or ""
             if state.startswith(_UNAVAILABLE) or (isinstance(error, psycopg.OperationalError) and not state):
-                return PrimaryUnavailable()
+                return PrimaryUnavailable(_unreached(error))
             if state.startswith(_IN_THE_WAY):
                 return InTheWay(error.diag.message_primary or "")
             if state.startswith(_BUSY):
                 return PrimaryBusy(error.diag.message_primary or "")
             if state == _STANDBY:
                 return PrimaryUnavailable("the database is a standby", hint=_PROMOTE)
+            if state == _NO_RIGHT:
+                return NotAllowed(error.diag.message_primary or "")
             if state in _NO_TABLE:
                 return MigrationsPending()
             if state.startswith("22"):  # data exceptions: the message tells of the value alone
@@ -342,3 +355,10 @@ def translate(error: BaseException | None) -> PrimaryError | None:
             if state == _CHECK:
                 return InvalidValue(error.diag.constraint_name or "", "is not kept by the value given")
     return None
+
+
+def _unreached(error: psycopg.Error) -> str:
+    """Say in one line why Postgres was not reached, for who runs this: a wrong password is no outage."""
+    # What is before an @ may be a part of a password that has one, taken for the host's name.
+    reason = re.sub(r"\S+@", "…@", " ".join(str(error).split()))[:_REASON_MAX_CHARS]
+    return f"The primary database cannot be reached: {reason}" if reason else ""

@@ -96,8 +96,10 @@ def test_an_unknown_command_or_option_exits_2(tidepool_alone: Invoke) -> None:
 
 
 def test_a_password_in_the_database_url_is_never_printed(tidepool: Invoke) -> None:
-    told = tidepool("status", DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
-    assert "hunter2" not in told.output
+    for password in ("hunter2", "h@hunter2"):  # an @ that is not escaped ends it, and the rest is taken for a host
+        told = tidepool("status", DATABASE_URL=f"postgresql://u:{password}@127.0.0.1:1/x")
+        assert "cannot be reached" in told.output
+        assert "hunter2" not in told.output
 
 
 # ── migrate ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,6 +131,24 @@ def test_a_database_that_is_away_is_told_in_a_line_with_what_to_do(tidepool: Inv
     assert told.output.startswith("tidepool: ")
     assert "TIDEPOOL_DATABASE_URL" in told.output
     assert "Traceback" not in told.output
+
+
+def test_why_a_database_cannot_be_reached_is_told(tidepool: Invoke, database_url: str) -> None:
+    wrong = database_url.replace("@/test_", "@/no_test_")
+    told = tidepool("migrate", DATABASE_URL=wrong)
+    assert (told.exit_code, 'database "no_test_' in told.output, "Traceback" in told.output) == (1, True, False)
+    assert 'database "no_test_' in tidepool("status", DATABASE_URL=wrong).output
+
+
+def test_a_role_that_lacks_a_right_is_told_so(tidepool: Invoke, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE stranger LOGIN")
+        try:
+            told = tidepool("migrate", DATABASE_URL=database_url.replace("//postgres@", "//stranger@"))
+        finally:
+            connection.execute("DROP ROLE stranger")
+    assert told.exit_code == 1
+    assert told.output.startswith("tidepool: permission denied for schema tidepool\n  Connect as the owner")
 
 
 # ── token ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 import psycopg
 import pytest
 
-from primary.errors import InTheWay, MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.errors import InTheWay, MigrationsPending, NotAllowed, PrimaryBusy, PrimaryError, PrimaryUnavailable
 from primary.postgres import translate
 
 
@@ -15,6 +15,7 @@ from primary.postgres import translate
         (psycopg.errors.SerializationFailure("could not serialize"), InTheWay),
         (psycopg.errors.QueryCanceled("statement timeout"), PrimaryBusy),
         (psycopg.errors.DiskFull("no space left"), PrimaryBusy),
+        (psycopg.errors.InsufficientPrivilege("permission denied"), NotAllowed),
         (psycopg.errors.UndefinedTable("no such table"), MigrationsPending),
     ],
     ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
