@@ -105,6 +105,8 @@ class Primary:
         self._look: Look | None = None
         self._options: dict[str, Any] = {
             "autocommit": True,
+            # Texts are UTF-8 to us, whatever the database keeps them in, or PGCLIENTENCODING says.
+            "client_encoding": "UTF8",
             "prepare_threshold": 5 if prepared_statements else None,
             "connect_timeout": max(2, round(connect_timeout_s)),  # libpq takes no less
         }

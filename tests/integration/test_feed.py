@@ -19,6 +19,7 @@ from primary.errors import MigrationsPending, NotAllowed, PrimaryUnavailable
 from primary.feed import VALUES, Batch, Kind, Pull, Reason
 from primary.postgres import Primary
 from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.postgres_tail import PostgresTail
 from primary.write import writing
 from tests.support import shapes
 from tests.support.databases import Databases, through
@@ -648,6 +649,24 @@ async def test_a_database_without_the_engines_tables_is_told_as_such(empty_datab
 
 
 # ------------------------------------------------------------- epochs
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_texts_are_texts_whatever_the_database_keeps_them_in(
+    encoding: str, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    async with databases.database(migrated=False, how=f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'") as url:
+        async with through(url) as primary:
+            catalog = await shapes.install(primary, shapes.metadata)
+            feed, tail = PostgresFeed(primary, catalog), PostgresTail(primary)
+            await tail.poll()
+            async with writing(primary, "zoë") as write:
+                await write.execute("INSERT INTO mood (user_id, word) VALUES (%(user)s, 'Grüße')", {"user": "zoë"})
+                await write.finish()
+            pull, batches = await pulled(feed, "zoë")
+            assert [row[0] for batch in batches for row in batch.rows] == ["Grüße"]
+            assert (await tail.poll()).users == {"zoë": pull.cursor}
 
 
 async def test_rows_that_are_hidden_from_the_role_are_never_left_out_unsaid(primary: Primary) -> None:

@@ -93,12 +93,15 @@ class Databases:
         await self._execute(f"ALTER DATABASE {self.template} ALLOW_CONNECTIONS false")
 
     @asynccontextmanager
-    async def database(self, *, migrated: bool = True) -> AsyncIterator[str]:
-        """A database of its own, by its URL: with every table and trigger of the gallery, or empty."""
+    async def database(self, *, migrated: bool = True, how: str = "") -> AsyncIterator[str]:
+        """A database of its own, by its URL: with every table and trigger of the gallery, or empty.
+
+        ``how`` is what is to be said to CREATE DATABASE besides.
+        """
         name = f"test_{next(self._numbers)}"
         template = self.template if migrated else "template0"
         # Copied as files: half the work of writing each page to the log, and nothing to flush when it is dropped.
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy {how}")
         try:
             yield self.url(name)
         finally:
