@@ -1,20 +1,27 @@
-"""Whether a Postgres server runs in a data directory, told from the file that it keeps there."""
+"""Whether a Postgres server runs in a data directory, told from the file that it keeps there, and its socket."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+_ANSWER_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Postmaster:
-    """A server, as its ``postmaster.pid`` has it; ``status`` is ``starting``, ``ready`` or ``stopping``."""
+    """A server, as its ``postmaster.pid`` has it; ``status`` is ``starting``, ``ready`` or ``stopping``.
+
+    One that is ``apart`` answers, and its process is none that we can see: another container's, with the same data.
+    """
 
     pid: int
     socket_dir: str
     status: str
+    apart: bool = False
 
     @classmethod
     def of(cls, cluster: Path) -> Postmaster | None:
@@ -27,15 +34,18 @@ class Postmaster:
             lines = (cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return None
-        if not lines or not lines[0].strip().isdigit():
-            return None
-        pid = int(lines[0])
-        if not _is_postmaster(pid, cluster):
+        if len(lines) < 2 or not lines[0].strip().isdigit():
             return None
         # The lines are the process id, data directory, start time, port, socket directory, address, memory
         # key, status.
+        pid = int(lines[0])
         socket_dir = lines[4].strip() if len(lines) > 4 else ""
-        return cls(pid, socket_dir, lines[7].strip() if len(lines) > 7 else "starting")
+        if socket_dir == lines[1].strip():
+            socket_dir = str(cluster)  # which may have been moved since, or go by another name there
+        status = lines[7].strip() if len(lines) > 7 else "starting"
+        if _is_postmaster(pid, cluster):
+            return cls(pid, socket_dir, status)
+        return cls(pid, socket_dir, status, apart=True) if _answers(socket_dir) else None
 
 
 def _is_postmaster(pid: int, cluster: Path) -> bool:
@@ -44,8 +54,29 @@ def _is_postmaster(pid: int, cluster: Path) -> bool:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         command = process.cmdline()
-        return Path(command[0]).name == "postgres" and str(cluster) in command
+        return Path(command[0]).name == "postgres" and (str(cluster) in command or _works_in(process, cluster))
     except psutil.AccessDenied:
         return True  # it lives, and is not ours to look into: never start a second one beside it
     except (psutil.NoSuchProcess, IndexError):
         return False
+
+
+def _works_in(process: psutil.Process, cluster: Path) -> bool:
+    """Tell whether a server has its data here although it was started with another path: the folder was moved."""
+    try:
+        return Path(process.cwd()) == cluster.resolve()
+    except psutil.AccessDenied:
+        return False
+
+
+def _answers(socket_dir: str) -> bool:
+    """Tell whether a server listens at the socket. A dead one's refuses, or is not there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect(f"{socket_dir}/.s.PGSQL.5432")
+        except TimeoutError:
+            return True  # there is a crowd at the door
+        except OSError:
+            return False
+        return True

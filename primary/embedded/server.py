@@ -195,7 +195,7 @@ class EmbeddedPostgres:
     def _end(self) -> None:
         """Stop the server: no new connections, those that are open are ended, everything is written."""
         found = Postmaster.of(self.cluster)
-        if found is None:
+        if found is None or found.apart:  # the latter ends with its container
             return
         for order in (signal.SIGINT, signal.SIGQUIT):
             with suppress(ProcessLookupError):

@@ -126,6 +126,38 @@ asyncio.run(main())
     assert not server.running()
 
 
+async def test_a_server_whose_process_is_out_of_sight_is_joined_and_never_doubled(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from another container with the same data: its process ids are not ours."""
+    first, second = EmbeddedPostgres(data_dir), EmbeddedPostgres(data_dir)
+    url = await first.start()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("primary.embedded.postmaster._is_postmaster", lambda *_: False)
+        assert await second.start() == url
+        assert (data_dir / "postgres.log").read_text().count("ready to accept connections") == 2  # one when it was made
+        await first.stop()
+        await second.stop()  # the last one out, and it has nothing that it could stop
+        assert rows(url, "SELECT 1") == [(1,)]
+    assert await first.start() == url
+    await first.stop()
+    assert not first.running()
+
+
+async def test_a_server_whose_data_was_moved_is_picked_up_and_then_stopped(data_dir: Path) -> None:
+    left = EmbeddedPostgres(data_dir)
+    rows(await left.start(), "CREATE TABLE kept AS SELECT 1")
+    moved = data_dir.rename(data_dir.with_name(data_dir.name + ".moved"))
+    try:
+        server = EmbeddedPostgres(moved)
+        assert rows(await server.start(), "SELECT count(*) FROM kept") == [(1,)]
+        await left.stop()
+        await server.stop()
+        assert not server.running()
+    finally:
+        moved.rename(data_dir)
+
+
 async def test_the_last_one_out_stops_the_server_and_nobody_before(data_dir: Path) -> None:
     first, second = EmbeddedPostgres(data_dir), EmbeddedPostgres(data_dir)
     assert await first.start() == await second.start()
