@@ -656,17 +656,17 @@ async def test_texts_are_texts_whatever_the_database_keeps_them_in(
     encoding: str, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
-    async with databases.database(migrated=False, how=f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'") as url:
-        async with through(url) as primary:
-            catalog = await shapes.install(primary, shapes.metadata)
-            feed, tail = PostgresFeed(primary, catalog), PostgresTail(primary)
-            await tail.poll()
-            async with writing(primary, "zoë") as write:
-                await write.execute("INSERT INTO mood (user_id, word) VALUES (%(user)s, 'Grüße')", {"user": "zoë"})
-                await write.finish()
-            pull, batches = await pulled(feed, "zoë")
-            assert [row[0] for batch in batches for row in batch.rows] == ["Grüße"]
-            assert (await tail.poll()).users == {"zoë": pull.cursor}
+    how = f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'"
+    async with databases.database(migrated=False, how=how) as url, through(url) as primary:
+        catalog = await shapes.install(primary, shapes.metadata)
+        feed, tail = PostgresFeed(primary, catalog), PostgresTail(primary)
+        await tail.poll()
+        async with writing(primary, "zoë") as write:
+            await write.execute("INSERT INTO mood (user_id, word) VALUES (%(user)s, 'Grüße')", {"user": "zoë"})
+            await write.finish()
+        pull, batches = await pulled(feed, "zoë")
+        assert [row[0] for batch in batches for row in batch.rows] == ["Grüße"]
+        assert (await tail.poll()).users == {"zoë": pull.cursor}
 
 
 async def test_rows_that_are_hidden_from_the_role_are_never_left_out_unsaid(primary: Primary) -> None:
