@@ -24,7 +24,7 @@ from gateway.memory import freeze_startup, settle_allocator
 from gateway.once import sweeping
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
-from primary.embedded import EmbeddedPostgres
+from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from primary.errors import PrimaryUnavailable
 from primary.gallery.tables import catalog
 from primary.migrate import migrate
@@ -41,6 +41,7 @@ GRACE_S = 2  # for requests under way when the server is told to stop; Postgres 
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
 UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
 BACKLOG = 2_048
+REVIVE_S = 2.0  # between two looks whether our own Postgres has ended; each start on a full disk is in vain
 
 Ready = Callable[[str, int], Awaitable[None] | None]
 """Called with the host and the real port when the first request can be answered."""
@@ -112,6 +113,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         verifier = _verifier(settings)
         stack.push_async_callback(verifier.close)
         url = settings.database_url
+        embedded: EmbeddedPostgres | None = None
         if url is None:
             embedded = EmbeddedPostgres(settings.data_dir)
             stack.push_async_callback(embedded.stop)
@@ -128,6 +130,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         await store.open()
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
+        if embedded is not None:
+            await stack.enter_async_context(_reviving(embedded, primary))
         await stack.enter_async_context(sweeping(primary, kept_s=settings.idempotency_kept_s))
         await stack.enter_async_context(mirroring(primary, settings))
         follower = Follower(store, PostgresTail(primary), _follow_limits(settings), lambda: not primary.reachable)
@@ -140,6 +144,28 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
             node_max=settings.event_streams_max,
         )
         yield create_app(settings, primary, store, follower, streams, catalog, verifier), listening, streams
+
+
+@asynccontextmanager
+async def _reviving(embedded: EmbeddedPostgres, primary: Primary) -> AsyncIterator[None]:
+    """Start our own Postgres again where it has ended: killed for want of memory, or given up on a full disk."""
+
+    async def revive() -> None:
+        while True:
+            await asyncio.sleep(REVIVE_S)
+            if primary.reachable:
+                continue
+            try:
+                if await embedded.revive():
+                    _log.warning("postgres_started_again")
+            except (EmbeddedPostgresError, OSError) as error:
+                _log.warning("postgres_does_not_start", error=str(error))
+
+    task = asyncio.create_task(revive(), name="postgres-revive")
+    try:
+        yield
+    finally:
+        await cut_off([task])
 
 
 def _follow_limits(settings: Settings) -> FollowLimits:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -53,6 +54,7 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir = ""
         self._log_start = 0
+        self._changing = threading.Lock()  # held by the thread that starts or stops the server
 
     @property
     def url(self) -> str:
@@ -82,6 +84,13 @@ class EmbeddedPostgres:
         """Stop the server unless another process uses it. It does not wait for open connections."""
         await asyncio.to_thread(self._stop)
 
+    async def revive(self) -> bool:
+        """Start the server again if it is gone, though it was not stopped; tell whether it was.
+
+        It was killed, or gave up on a full disk. Raises `EmbeddedPostgresError`, and OSError.
+        """
+        return await asyncio.to_thread(self._revive)  # who leaves need not wait: `stop` does
+
     def running(self) -> bool:
         """Tell whether a server runs in the data directory, whoever started it."""
         return Postmaster.of(self.cluster) is not None
@@ -94,6 +103,10 @@ class EmbeddedPostgres:
     # ── In a thread ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self) -> str:
+        with self._changing:
+            return self._started()
+
+    def _started(self) -> str:
         if self._usage is not None:
             return self.url
         try:
@@ -117,6 +130,19 @@ class EmbeddedPostgres:
             self._wait("be ready", self._ready)
             self._create_database()
         return self.url
+
+    def _revive(self) -> bool:
+        with self._changing:
+            if self._usage is None or self.running():
+                return False
+            with starting(self.data_dir):
+                if self.running():
+                    return False
+                if self._process is not None:
+                    self._process.poll()  # its end was not waited for yet
+                self._spawn(account_for(self.cluster))
+                self._wait("be ready", self._ready)
+            return True
 
     def _spawn(self, account: Account) -> None:
         prepare(self.cluster, account)
@@ -178,6 +204,10 @@ class EmbeddedPostgres:
             ) from error
 
     def _stop(self) -> None:
+        with self._changing:
+            self._stopped()
+
+    def _stopped(self) -> None:
         usage, self._usage = self._usage, None
         if usage is None:
             return

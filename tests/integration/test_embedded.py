@@ -187,6 +187,19 @@ async def test_a_crashed_server_is_started_again_with_all_that_was_committed(dat
     await server.stop()
 
 
+async def test_a_server_that_ended_while_it_was_used_is_revived_and_a_running_one_left(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    url = await server.start()
+    rows(url, "CREATE TABLE kept AS SELECT 1")
+    assert not await server.revive()
+    kill(data_dir, signal.SIGKILL)
+    assert await server.revive()
+    assert rows(url, "SELECT count(*) FROM kept") == [(1,)]
+    await server.stop()
+    assert not await server.revive()
+    assert not server.running()
+
+
 async def test_a_dead_servers_process_id_in_use_by_another_program_does_not_stop_the_start(data_dir: Path) -> None:
     cluster = data_dir / "postgres"
     # Of the same user, for Postgres knows by itself that another user's process cannot be a server of this

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from primary.embedded import EmbeddedPostgres
+from primary.embedded.postmaster import Postmaster
 from tests.conftest import Serving
 from tests.support.folders import temporary_folder
 from tests.support.http import IMAGE, assert_problem, execute, prompts, save
@@ -106,6 +107,21 @@ async def test_a_stop_ends_postgres_too_and_the_next_start_has_all_the_data(
         assert [image["prompt"] for image in answer.json()["images"]] == ["before the stop"]
         assert answer.headers["x-replica-version"] == version, "the replica was served, not made anew"
         assert "tidepool_rebuilds_total 0.0" in (await client.get("/metrics")).text
+    assert not defects(alone)
+
+
+@pytest.mark.alone
+async def test_a_postgres_of_our_own_that_was_killed_is_started_again(alone: ServerProcess, data_dir: Path) -> None:
+    await alone.start()
+    found = Postmaster.of(data_dir / "postgres")
+    assert found is not None
+    async with asking(alone) as client:
+        await save(client, prompt="before")
+        os.kill(found.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while (await client.post("/api/images", json=IMAGE)).status_code != 201:
+                await asyncio.sleep(0.1)
+        assert len((await client.get("/api/images")).json()["images"]) == 2
     assert not defects(alone)
 
 
