@@ -63,7 +63,9 @@ def since(connection: apsw.Connection, catalog: Catalog, position: Position, lim
     """
     state = State.read(connection)
     cursor = position.cursor
-    if cursor.epoch != state.cursor.epoch or not state.base_version <= cursor.version <= state.cursor.version:
+    # Half way through a version its other rows are still wanted; a file that was built at it has no marks of them.
+    whole = cursor.version - 1 if position.table else cursor.version
+    if cursor.epoch != state.cursor.epoch or whole < state.base_version or cursor.version > state.cursor.version:
         return None
     # Without a row, the place is after all rows of that version: no table's name is as high as this.
     after = (cursor.version, position.table or "\U0010ffff", position.key)

@@ -16,7 +16,8 @@ import sys
 import pytest
 
 from primary.errors import PrimaryUnavailable
-from replica import seal
+from replica import changes, seal
+from replica.changes import Changes, Position
 from replica.errors import ReplicaUnavailable
 from tests.support.bay import Bay
 from tests.support.damages import DAMAGES, TICK_S, Scene, by_sql, flip
@@ -200,6 +201,28 @@ async def test_a_file_that_does_not_take_a_change_is_built_anew(bay: Bay, statem
     await bay.store.sync("ann")
     await bay.assert_same("ann")
     assert bay.store.counts().rebuilds == 1 or "version" in statement
+
+
+async def test_a_file_built_anew_while_a_version_is_told_in_parts_does_not_end_it_there(bay: Bay) -> None:
+    """Of a version that is told in parts, the file that is built at it knows nothing."""
+    begun = (await bay.store.sync("ann")).version
+    await grow(bay.primary, "ann", IMAGES)
+    await bay.store.sync("ann")
+
+    async def told(position: Position, limit: int) -> Changes | None:
+        return (await bay.store.read("ann", lambda file: changes.since(file, bay.catalog, position, limit))).value
+
+    part = await told(Position(begun), IMAGES // 2)
+    assert part is not None
+    assert not part.whole
+    rest = await told(part.next, IMAGES)
+    assert rest is not None
+    assert (len(part.changes) + len(rest.changes), rest.whole) == (IMAGES, True)
+    await bay.store.rebuild("ann")
+    assert await told(part.next, IMAGES) is None, "it is at the version of which half was told, and was built at it"
+    rest = await told(rest.next, IMAGES)
+    assert rest is not None
+    assert (rest.changes, rest.whole) == ([], True)
 
 
 async def test_others_who_only_read_the_files_raise_no_doubt(bay: Bay) -> None:
