@@ -285,10 +285,14 @@ class Store:
                 raise trouble.of_applying(error) from error
             finally:
                 self._open.wrote(slot)
+                if slot.replica.state.cursor == pull.cursor:  # also where it could not be sealed after its commit
+                    self._tell(slot, pull)
         else:
             rows = await self._build(slot, pull)
-        self.advances.tell(slot.user, pull.cursor, reset=pull.reason in _OTHER_HISTORY)
         return SyncResult(pull.cursor, rows, pull.kind is Kind.SNAPSHOT)
+
+    def _tell(self, slot: Slot, pull: Pull) -> None:
+        self.advances.tell(slot.user, pull.cursor, reset=pull.reason in _OTHER_HISTORY)
 
     async def _build(self, slot: Slot, pull: Pull) -> int:
         """Build into a file of its own, and put that in the place of what was there."""
@@ -301,13 +305,15 @@ class Store:
             await asyncio.to_thread(remove_all, temporary)
             rows = await build(temporary, self.schema, slot.user, pull, self._passing)
             await self._open.close(slot)
-            await asyncio.to_thread(publish, temporary, slot.location, self._passing)
+            try:
+                await asyncio.to_thread(publish, temporary, slot.location, self._passing)
+                await self._open.open(slot)
+            except Doubt as again:
+                raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
+            finally:  # also where that fails half way: the next sync may find the file in its place, and nothing new
+                self._tell(slot, pull)
         finally:
             await asyncio.to_thread(remove_all, temporary)
-        try:
-            await self._open.open(slot)
-        except Doubt as again:
-            raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
         return rows
 
     # ------------------------------------------------------------- opening and closing

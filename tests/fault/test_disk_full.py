@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import subprocess
@@ -287,6 +288,27 @@ async def test_a_seal_that_cannot_be_written_is_told_and_made_good(bay: Bay, mon
     await bay.assert_same("ann")
     await change(bay.primary, "ann")
     await bay.store.sync("ann")
+    await bay.assert_same("ann")
+
+
+@pytest.mark.parametrize("point", ["apply.committed", "apply.sealed", "build.renamed", "build.sealed"])
+async def test_who_listens_is_told_of_a_state_that_was_reached_by_a_sync_that_failed(bay: Bay, point: str) -> None:
+    """The next sync finds nothing new, and so would tell nobody."""
+    asked = bay.store.sync if point.startswith("apply") else bay.store.rebuild
+    reached = await change(bay.primary, "ann")
+
+    def fail(passed: str) -> None:
+        if passed == point:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with bay.store.advances.watch("ann") as watch:
+        bay.passing = fail
+        with pytest.raises(ReplicaUnavailable):
+            await asked("ann")
+        bay.passing = lambda passed: None
+        assert (await bay.store.sync("ann", at_least=reached)).version == reached
+        assert watch.cursor == reached
+        assert await watch.changed(within_s=0)
     await bay.assert_same("ann")
 
 
