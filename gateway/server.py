@@ -61,7 +61,7 @@ async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
     An embedded Postgres is migrated first. A database of one's own is migrated with ``tidepool migrate``, and
     may be away: then the server starts, serves the replicas that it has, and says what is missing at
     /health/ready. Raises what keeps it from starting: `CannotListen`, `SettingsError`, `DataDirectoryLocked`,
-    `EmbeddedPostgresError` or another `PrimaryError`.
+    `DataDirectoryUnusable`, `EmbeddedPostgresError` or another `PrimaryError`.
     """
     this = asyncio.current_task()
     assert this is not None

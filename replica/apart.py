@@ -127,7 +127,7 @@ class Apart:
 
     def _read(self, work: Work[T]) -> Reading[T]:
         try:
-            self._folder.mkdir(mode=0o700)
+            self._folder.mkdir(mode=0o700, parents=True)
             self._replica.attest()  # before it is opened, for what is in the file's place may be anything
             with closing(connect(self._replica.location, self._folder)) as connection:
                 return self._within(connection, work)

@@ -3,6 +3,7 @@
 ReplicaError
 ├── InvalidUser           a text cannot be a user's id
 ├── DataDirectoryLocked   another process owns the data directory
+├── DataDirectoryUnusable it cannot be written, or something else is in its place
 ├── ReplicaUnavailable    the replica cannot be served now; trying again can help
 │   ├── ReadTimeout       a read took longer than it may
 │   └── Unfinished        an index that the read needs is still being made
@@ -32,6 +33,12 @@ class DataDirectoryLocked(ReplicaError):
     """Another process owns the data directory."""
 
     hint = "Stop the other process, or give this one a data directory of its own (TIDEPOOL_DATA_DIR)."
+
+
+class DataDirectoryUnusable(ReplicaError):
+    """The data directory cannot be used."""
+
+    hint = "See that this user may write there and that the disk has room, or name another folder (TIDEPOOL_DATA_DIR)."
 
 
 class ReplicaUnavailable(ReplicaError):

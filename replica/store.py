@@ -27,7 +27,7 @@ from replica.apart import Apart, SupportsClose, Work
 from replica.build import build
 from replica.datadir import Ownership
 from replica.ending import cut_off
-from replica.errors import Doubt, ReplicaUnavailable, Unfinished
+from replica.errors import DataDirectoryUnusable, Doubt, ReplicaUnavailable, Unfinished
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
 from replica.library import configure
@@ -81,13 +81,16 @@ class Store:
     # ------------------------------------------------------------- life
 
     async def open(self) -> None:
-        """Take the data directory. Raises `DataDirectoryLocked`."""
+        """Take the data directory. Raises `DataDirectoryLocked` and `DataDirectoryUnusable`."""
         configure(self._directory.apart)
-        self._ownership.take()
         try:
+            self._ownership.take()
             await asyncio.to_thread(self._prepare)
-        except BaseException:
+        except BaseException as error:
             self._ownership.release()
+            if isinstance(error, OSError):
+                told = f"the data directory {self._directory.root} cannot be used: {error.strerror}: {error.filename}"
+                raise DataDirectoryUnusable(told) from error
             raise
         self._closed = False
         self._lanes = [Lane(f"reads-{n}", self._limits.read_timeout_ms) for n in range(self._limits.read_lanes)]
@@ -357,7 +360,8 @@ class Store:
         async with slot.lock:
             if slot.replica is not None and slot.replica is not replica:
                 return SyncResult(slot.replica.state.cursor, 0, False)
-            return await self._replace(slot, doubt)
+            with _told():
+                return await self._replace(slot, doubt)
 
     async def _replace(self, slot: Slot, doubt: Doubt) -> SyncResult:
         """Set the file aside and build another."""

@@ -15,14 +15,18 @@ NAME = "jwt-secret"
 def load_or_create_secret(data_dir: Path) -> str:
     """Give the secret that is kept in the data directory, made at the first call; only its owner may read it.
 
-    Two processes that make one at once end with the same. Raises `SettingsError` when the file holds none.
+    Two processes that make one at once end with the same. Raises `SettingsError` when the file holds none, and where
+    it cannot be made or read.
     """
     path = data_dir / NAME
-    if not path.exists():
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _create(path)
-    path.chmod(0o600)
-    secret = path.read_text().strip()
+    try:
+        if not path.exists():
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _create(path)
+        path.chmod(0o600)
+        secret = path.read_text().strip()
+    except OSError as error:
+        raise SettingsError([f"{path} cannot be made or read: {error.strerror}"]) from error
     if len(secret) < SECRET_BYTES_MIN:
         raise SettingsError([f"{path} holds no secret: delete it to have a new one made (old tokens end with it)"])
     return secret

@@ -14,7 +14,8 @@ import pytest
 from primary.declaration import Catalog
 from primary.feed import Feed
 from primary.postgres import Primary
-from replica.errors import DataDirectoryLocked
+from replica.errors import DataDirectoryLocked, DataDirectoryUnusable, ReplicaUnavailable
+from replica.export import FORMATS, export
 from replica.results import StoreLimits
 from replica.store import Store
 from tests.support.bay import Bay
@@ -35,12 +36,14 @@ def limits() -> StoreLimits:
 async def test_folders_that_are_removed_while_serving_come_back(bay: Bay) -> None:
     await grow(bay.primary, "ann", IMAGES)
     await bay.store.sync("ann")
-    for folder in (bay.directory.replicas, bay.directory.building, bay.directory.quarantine, bay.directory.root):
+    directory = bay.directory
+    for folder in (directory.replicas, directory.building, directory.quarantine, directory.apart, directory.root):
         shutil.rmtree(folder)
         await bay.assert_same("ann")
         await change(bay.primary, "ann")
         await bay.store.sync("ann")
         await bay.assert_same("ann")
+        (await export(bay.store, "ann", FORMATS["ndjson"])).close()
 
 
 async def test_what_lies_where_files_are_built_is_no_obstacle(bay: Bay) -> None:
@@ -116,6 +119,19 @@ async def test_the_quarantine_keeps_the_last_few(bay: Bay) -> None:
     assert len(last) == bay.limits.quarantine_max
 
 
+async def test_a_file_in_doubt_that_cannot_be_set_aside_is_told_as_any_trouble_of_the_disk(bay: Bay) -> None:
+    await grow(bay.primary, "ann", IMAGES)
+    await bay.store.sync("ann")
+    bay.directory.quarantine.rmdir()
+    bay.directory.quarantine.write_text("in the way")
+    os.utime(bay.directory.of("ann").database)
+    for asked in (bay.assert_same, bay.assert_same, bay.store.sync):
+        with pytest.raises(ReplicaUnavailable, match="cannot be written"):
+            await asked("ann")
+    bay.directory.quarantine.unlink()
+    await bay.assert_same("ann")
+
+
 # ------------------------------------------------------------- one process, one directory
 
 
@@ -151,8 +167,9 @@ def test_a_second_process_on_the_directory_is_refused_until_the_first_is_gone(tm
 async def test_a_store_that_cannot_be_opened_does_not_keep_the_directory(bay: Bay, tmp_path: Path) -> None:
     (tmp_path / "building").write_text("in the way")
     store = Store(tmp_path, bay.catalog, bay.feed)
-    with pytest.raises(OSError, match="building"):
+    with pytest.raises(DataDirectoryUnusable, match="building") as raised:
         await store.open()
+    assert raised.value.hint
     (tmp_path / "building").unlink()
     await store.open()
     await store.close()

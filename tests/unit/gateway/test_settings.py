@@ -193,3 +193,9 @@ def test_a_secret_file_without_a_secret_is_refused(tmp_path):
     (tmp_path / "jwt-secret").write_text("\n")
     with pytest.raises(SettingsError, match="delete it"):
         load_or_create_secret(tmp_path)
+
+
+def test_a_secret_that_cannot_be_kept_is_told_with_the_reason(tmp_path):
+    (tmp_path / "jwt-secret").mkdir()
+    with pytest.raises(SettingsError, match="jwt-secret cannot be made or read: Is a directory"):
+        load_or_create_secret(tmp_path)
