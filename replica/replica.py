@@ -98,8 +98,8 @@ class Replica(Source):
         writer = await self._begin_writing()
         try:
             applied = await apply(writer, self._schema, self.state, pull, self._passing, self._committed)
-        except BaseException:
-            await self._end_writing()
+        except BaseException as error:
+            await self._break_off(error)
             raise
         self._writing += 1  # and is sealed already
         self._passing("apply.sealed")
@@ -210,11 +210,13 @@ class Replica(Source):
         try:
             for work in works:
                 await writer.run(work)
-        except BaseException:
-            await writer.run(_nothing)  # what was broken off is over then, and the files are as they will be sealed
+        except BaseException as error:
+            try:
+                await writer.run(_nothing)  # what was broken off is over then, and the files are as they will be sealed
+            finally:
+                await self._break_off(error)
             raise
-        finally:
-            await self._end_writing()
+        await self._end_writing()
 
     async def _begin_writing(self) -> Writer:
         if seal.look(self.location) != self._seen:
@@ -230,6 +232,22 @@ class Replica(Source):
 
     async def _open_writer(self) -> Writer:
         return await Writer.open(self.location.uri("rw"), *WRITE_PRAGMAS)
+
+    async def _break_off(self, error: BaseException) -> None:
+        """End a write that failed, and after an error of SQLite's the connections that it may be of.
+
+        What SQLite cannot open for writing (a disk that is mounted read-only, no file descriptors) it opens for reading
+        and says nothing of it; so it stays when the trouble is over. Of the log's index all connections share one.
+        """
+        writer = self._writer
+        try:
+            if writer is not None and isinstance(error, apsw.Error):
+                self._writer = None
+                await writer.close()
+        finally:
+            await self._end_writing()
+        if isinstance(error, apsw.ReadOnlyError):
+            await self._lane.close(self)  # the next read opens another
 
     async def _end_writing(self) -> None:
         try:

@@ -22,10 +22,12 @@ from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
 from primary.feed import Feed
 from primary.postgres import Primary
-from replica import seal, stages
+from replica import library, seal, stages
 from replica.errors import ReplicaUnavailable
 from replica.export import FORMATS, Format, export
+from replica.replica import Replica
 from replica.state import State
+from replica.writer import WRITE_PRAGMAS, Writer
 from tests.support.bay import Bay, opened
 from tests.support.replicas import Rows, change, count_images, grow, held, truth
 
@@ -289,6 +291,32 @@ async def test_a_seal_that_cannot_be_written_is_told_and_made_good(bay: Bay, mon
     await change(bay.primary, "ann")
     await bay.store.sync("ann")
     await bay.assert_same("ann")
+
+
+@pytest.mark.parametrize("what", ["the file", "the log's index"])
+async def test_what_was_opened_while_the_disk_was_read_only_is_not_kept_when_it_is_so_no_more(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What SQLite may not open for writing it opens for reading, and says nothing of it."""
+    location = bay.directory.of("ann")
+    await bay.close()
+    location.shm.touch()  # else there would be nothing to be opened for reading
+    await bay.open()
+    with monkeypatch.context() as patched:
+        if what == "the file":
+            patched.setattr(Replica, "_open_writer", lambda self: Writer.open(self.location.uri("ro"), *WRITE_PRAGMAS))
+        else:
+            patched.setattr(
+                "replica.replica.connect", lambda uri, **told: library.connect(f"{uri}&readonly_shm=1", **told)
+            )
+        await bay.assert_same("ann")
+        await change(bay.primary, "ann")
+        with pytest.raises(ReplicaUnavailable, match="readonly"):
+            await bay.store.sync("ann")
+    assert (await bay.store.read("ann", count_images)).value == ROWS
+    await bay.store.sync("ann")
+    await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 0
 
 
 @pytest.mark.parametrize("point", ["apply.committed", "apply.sealed", "build.renamed", "build.sealed"])
