@@ -80,6 +80,8 @@ class _Target:
         path = Path(output)
         if path.is_dir() or not path.parent.is_dir():
             raise Failure(f"{output} cannot be written.", "Name a file in a folder that is there.", exit_code=USAGE)
+        if path.exists() and not path.is_file():  # it would be put in the place of a device or a pipe, and not into it
+            raise Failure(f"{output} is no file.", "Name one, or - for standard output.", exit_code=USAGE)
         return cls(path.parent, path.name)
 
     async def put(self, whole: Export, user: str, form: Format, part: Path) -> str:

@@ -91,6 +91,18 @@ async def test_standard_output_takes_it_too(environment: dict[str, str], catalog
     assert not [*folder.iterdir()]
 
 
+@pytest.mark.parametrize("output", ["pipe", "link to it"])
+async def test_what_is_no_file_is_not_replaced_by_one(environment: dict[str, str], folder: Path, output: str) -> None:
+    """As root, /dev/null would be one from then on."""
+    os.mkfifo(folder / "pipe")
+    (folder / "link to it").symlink_to("pipe")
+    told = await invoke(environment, "alice", "-o", output)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert "is no file" in told.stderr
+    assert "standard output" in told.stderr
+    assert (folder / output).is_fifo()
+
+
 @pytest.mark.parametrize("output", [".", "nowhere/mine", "file/mine"])
 async def test_what_cannot_be_written_is_told_before_anything_is_done(
     environment: dict[str, str], folder: Path, output: str
