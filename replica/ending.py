@@ -1,9 +1,9 @@
-"""Ending tasks that do not want to end."""
+"""Ending tasks that do not want to end, and letting come to its end what may not be left half way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 AGAIN_S = 0.1
@@ -21,3 +21,17 @@ async def cut_off(tasks: Iterable[asyncio.Task[Any]], *, again_s: float = AGAIN_
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=again_s)
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` to its end, however often the caller is cancelled meanwhile; that is then cancelled."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 import structlog
 
+from replica.ending import to_its_end
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.replica import Replica
@@ -70,7 +71,7 @@ class OpenReplicas:
         self._writers.drop(slot)
         if replica is not None:
             try:
-                await replica.close()
+                await to_its_end(replica.close())  # else its log is taken in, and nobody seals that
             except (Doubt, apsw.Error, OSError) as error:  # the seal then tells what the file is worth
                 _log.warning("replica_close_failed", error=str(error))
 
@@ -135,6 +136,6 @@ class OpenReplicas:
         self._writers.drop(slot)
         if slot.replica is not None:
             try:
-                await slot.replica.rest()
+                await to_its_end(slot.replica.rest())
             except (Doubt, apsw.Error, OSError) as error:  # the next read or write tells its worth
                 _log.warning("replica_close_failed", error=str(error))

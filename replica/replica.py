@@ -12,6 +12,7 @@ import apsw
 from primary.feed import Pull
 from replica import seal, trouble
 from replica.apply import apply
+from replica.ending import to_its_end
 from replica.errors import Doubt
 from replica.faults import Passing
 from replica.lanes import Lane, NotAtOnce, Source
@@ -251,7 +252,7 @@ class Replica(Source):
 
     async def _end_writing(self) -> None:
         try:
-            await asyncio.to_thread(self._seal)
+            await to_its_end(asyncio.to_thread(self._seal))
         finally:
             self._writing += 1
 

@@ -26,7 +26,7 @@ from replica.advances import Advances
 from replica.apart import Apart, SupportsClose, Work
 from replica.build import build
 from replica.datadir import Ownership
-from replica.ending import cut_off
+from replica.ending import cut_off, to_its_end
 from replica.errors import DataDirectoryUnusable, Doubt, ReplicaUnavailable, Unfinished
 from replica.faults import Passing, undisturbed
 from replica.lanes import Lane
@@ -309,14 +309,14 @@ class Store:
             rows = await build(temporary, self.schema, slot.user, pull, self._passing)
             await self._open.close(slot)
             try:
-                await asyncio.to_thread(publish, temporary, slot.location, self._passing)
+                await to_its_end(asyncio.to_thread(publish, temporary, slot.location, self._passing))
                 await self._open.open(slot)
             except Doubt as again:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
             finally:  # also where that fails half way: the next sync may find the file in its place, and nothing new
                 self._tell(slot, pull)
         finally:
-            await asyncio.to_thread(remove_all, temporary)
+            await to_its_end(asyncio.to_thread(remove_all, temporary))
         return rows
 
     # ------------------------------------------------------------- opening and closing

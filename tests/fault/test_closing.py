@@ -15,7 +15,9 @@ import pytest
 from primary.declaration import Catalog
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
+from replica import seal, store
 from replica.errors import ReplicaUnavailable
+from replica.slots import Slot
 from replica.store import Store
 from tests.support.bay import Bay
 from tests.support.open_files import open_files
@@ -178,3 +180,73 @@ async def test_what_comes_to_its_end_though_it_was_broken_off_is_sealed(bay: Bay
 
 def _tables(connection: apsw.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+async def test_a_file_that_is_being_closed_for_another_is_closed_though_that_is_broken_off(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its writing thread would keep the process from ending, and nobody would take its log in and seal that."""
+    monkeypatch.setattr(store, "CLOSE_GRACE_S", 0.0)
+    loop, begun, left = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    slot = bay.store._slot("ann")
+    writing = {thread for thread in threading.enumerate() if "_connection_worker" in thread.name}
+    assert writing
+
+    def wait(_: apsw.Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        left.wait(10)
+
+    reading = asyncio.create_task(bay.store.read("ann", wait, long=True))
+    await begun.wait()
+    making_room = bay.store._start(_closing(bay, slot))
+    while slot.replica is not None:
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(bay.close())
+    while not making_room.cancelling():
+        await asyncio.sleep(0)
+    left.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(closing, reading)
+    for thread in writing:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in writing)
+    await bay.open()
+    bay.feed.away = True
+    await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 0
+
+
+async def _closing(bay: Bay, slot: Slot) -> None:
+    async with slot.lock:
+        await bay.store._open.close(slot)
+
+
+async def test_a_seal_is_written_though_who_waits_for_it_is_broken_off(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, begun, write = asyncio.get_running_loop(), asyncio.Event(), seal.write
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+
+    def hesitate(*given: Any) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        time.sleep(0.2)
+        write(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seal, "write", hesitate)
+        checkpoint = asyncio.create_task(replica.checkpoint())
+        await begun.wait()
+        checkpoint.cancel()
+        await asyncio.wait([checkpoint])
+    assert checkpoint.cancelled()
+    assert seal.holds(replica.location, seal.look(replica.location))
+    await bay.assert_same("ann")
