@@ -72,12 +72,36 @@ def test_what_the_primary_has_now_is_the_truth_even_where_it_is_less_than_was_he
     assert followed.hear(at(3, OTHER), 0)
 
 
+def test_a_write_through_this_node_is_waited_for_until_it_is_there_and_what_others_wrote_is_not():
+    followed = joined()
+    assert not followed.write(at(5), 0)
+    assert followed.serves(1, 0), "it is there already"
+    assert followed.write(at(7), 0)
+    assert not followed.write(at(6), 0), "an earlier one, told later"
+    assert followed.hear(at(9), 0)
+    followed.reach(at(6), None, 1)
+    assert not followed.serves(1, 0)
+    followed.reach(at(7), None, 1)
+    assert followed.serves(1, 0)
+
+
+def test_a_write_to_a_primary_that_is_replaced_is_not_waited_for():
+    followed = joined()
+    followed.write(at(9), 0)
+    followed.reach(at(2, OTHER), followed.target, 2)
+    assert followed.serves(2, 0)
+
+
 def test_another_era_asks_for_another_sync_and_an_older_one_that_ends_late_takes_nothing_away():
     followed = joined()
+    followed.hear(at(6), 0)
+    assert followed.known(1) == at(6)
+    assert followed.known(2) is None, "who joins has to look for all that there is"
+    followed.reach(at(6), followed.target, 1)
     assert not followed.serves(2, 0)
-    followed.reach(at(5), None, 2)
-    followed.reach(at(5), None, 1)
-    followed.reach(at(5), None, None)
+    followed.reach(at(6), None, 2)
+    followed.reach(at(6), None, 1)
+    followed.reach(at(6), None, None)
     assert followed.serves(2, 0)
 
 

@@ -183,14 +183,37 @@ async def test_who_is_read_after_it_is_served_from_the_first_check_on(ada: Harne
 
 async def test_a_check_during_which_a_new_era_begins_does_not_join_it(ada: Harness):
     ada.store.gate.clear()
-    checking = asyncio.create_task(ada.follower.check("bob"))
+    checking, checked = asyncio.create_task(ada.follower.check("bob")), ada.store.gate
     await ada.settle()
+    ada.store.gate = asyncio.Event()
     await ada.look(reset=True)
     assert ada.store.synced.count("bob") == 2, "it began too early"
+    checked.set()
+    assert await checking
+    assert not ada.follower.serves("bob")
     ada.store.gate.set()
-    await checking
     await ada.settle()
     assert ada.follower.serves("bob"), "by the sync that came after"
+
+
+async def test_who_is_let_go_while_a_first_copy_is_made_is_followed_after_it(ada: Harness):
+    made, cursor = asyncio.Event(), ada.store.cursor
+
+    async def making(user: str) -> Cursor:
+        await made.wait()
+        return await cursor(user)
+
+    ada.store.cursor = making  # type: ignore[method-assign]
+    with ada.follower.stream("ada"):
+        checking = asyncio.create_task(ada.follower.check("bob"))
+        await ada.settle()
+        ada.now += 1_000
+        await ada.look()
+        await ada.look()
+        assert ada.follower.counts().followed == 1
+        made.set()
+        assert await checking
+        assert ada.follower.serves("bob")
 
 
 async def test_who_listens_is_joined_though_nobody_reads(subject: Harness):
@@ -206,9 +229,9 @@ async def test_who_listens_to_a_replica_that_could_not_be_checked_is_joined_late
     with ada.follower.stream("bob"):
         assert not await ada.follower.check("bob")
         ada.store.fails = None
-        ada.now += 1.1
-        await ada.look()
-        await ada.look()
+        for _ in range(3):
+            ada.now += 0.6  # no silence of the tail's
+            await ada.look()
         assert ada.follower.serves("bob")
 
 
@@ -297,6 +320,39 @@ async def test_a_move_during_a_sync_is_brought_by_another(ada: Harness):
     await ada.settle()
     assert ada.store.synced == ["ada", "ada"]
     assert ada.store.at["ada"] == at(4)
+
+
+async def test_a_move_during_a_check_is_still_to_come_after_it(ada: Harness):
+    await ada.look(reset=True)
+    ada.store.gate.clear()
+    ada.now += 1.1  # the tail is silent: the check asks
+    checking, checked = asyncio.create_task(ada.follower.check("ada")), ada.store.gate
+    await ada.settle()
+    ada.store.gate = asyncio.Event()
+    await ada.look()
+    await ada.look(ada=ada.move("ada", 2))
+    checked.set()
+    assert await checking
+    assert ada.store.at["ada"] == at(1)
+    for _ in range(3):
+        ada.now += 0.4
+        await ada.look()
+    assert not ada.follower.serves("ada"), "what was heard of is not in it yet"
+    ada.store.gate.set()
+    await ada.settle()
+    assert ada.follower.serves("ada")
+
+
+async def test_a_sync_during_which_a_new_era_begins_does_not_join_it(ada: Harness):
+    ada.store.gate.clear()
+    await ada.look(ada=ada.move("ada", 2))
+    await ada.look(reset=True)
+    ada.store.gate.set()
+    await ada.settle()
+    assert ada.store.synced == ["ada"]
+    assert not ada.follower.serves("ada"), "it began too early"
+    assert await ada.follower.check("ada")
+    assert ada.follower.serves("ada")
 
 
 async def test_a_replica_that_stays_behind_is_not_served_as_current(ada: Harness):
@@ -400,9 +456,9 @@ async def test_another_primary_has_everyone_synced_before_they_are_served(ada: H
     assert ada.store.at["bob"] == at(1, OTHER)
 
 
-async def test_pauses_between_looks_that_fail_grow_to_a_bound_and_are_never_in_step(
-    ada: Harness, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between looks, none of which is made."""
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -413,6 +469,28 @@ async def test_pauses_between_looks_that_fail_grow_to_a_bound_and_are_never_in_s
         await sleep(pause_s)
 
     monkeypatch.setattr(asyncio, "sleep", recorded)
+    return pauses
+
+
+async def test_pauses_between_looks_grow_while_nobody_moves_up_to_a_bound_that_is_less_while_someone_listens(
+    pauses: list[float],
+):
+    async with harness(look_min_s=0.1, look_live_s=0.15, look_idle_s=0.2) as subject:
+        await subject.follow("ada")
+        await subject.look(reset=True)
+        for _ in range(10):
+            await subject.look()
+        assert pauses[0] < 0.12
+        assert pauses[-1] == 0.2
+        with subject.follower.stream("ada"):
+            await subject.look()
+            assert pauses[-1] == 0.15
+            await subject.look(ada=subject.move("ada", 2))
+            assert pauses[-1] == 0.1
+
+
+async def test_pauses_between_looks_that_fail_grow_to_a_bound_and_are_never_in_step(ada: Harness, pauses: list[float]):
+    pauses.clear()
     for _ in range(9):
         await ada.lose()
     steps = [min(backoff.FIRST_S * 2**n, backoff.MAX_S) for n in range(9)]
@@ -443,6 +521,20 @@ async def test_a_sync_that_fails_is_tried_again_after_a_pause_until_it_works(ada
         await ada.look()
     assert ada.store.at["ada"] == at(2)
     assert ada.follower.serves("ada")
+
+
+async def test_a_sync_that_fails_again_and_again_is_tried_less_often(ada: Harness):
+    ada.store.fails = ReplicaUnavailable()
+    await ada.look(ada=ada.move("ada", 2))
+    for failures in range(2, 6):
+        ada.now += 5
+        await ada.look()
+        await ada.look()
+        assert len(ada.store.synced) == failures
+    for _ in range(3):
+        ada.now += 0.6
+        await ada.look()
+    assert len(ada.store.synced) == 5
 
 
 async def test_what_failed_while_the_tail_was_silent_is_brought_when_it_is_heard_again(ada: Harness):
@@ -480,9 +572,11 @@ async def test_a_check_that_takes_too_long_is_given_up_and_not_repeated_for_a_mo
 
 @pytest.mark.parametrize("error", [PrimaryUnavailable(), ReplicaUnavailable(), MigrationsPending()])
 async def test_a_check_that_fails_leaves_what_there_is_to_be_read(ada: Harness, error: Exception):
+    assert await ada.follower.check("bob")
+    assert ada.follower.vouches("bob")
     ada.store.fails = error
     assert not await ada.follower.check("bob")
-    assert not ada.follower.vouches("bob")
+    assert not ada.follower.vouches("bob"), "not for what was there before either"
 
 
 # ── Letting go, and the end ─────────────────────────────────────────────────────────────────────────────────────
@@ -498,14 +592,18 @@ async def test_who_is_not_read_for_long_is_let_go_and_with_the_last_one_the_tail
     assert ada.follower.counts().followed == 1
     assert not ada.follower.serves("ada")  # and is followed again by that
     ada.now += 70
-    forgotten = ada.tail.forgotten
+    forgotten, looks = ada.tail.forgotten, ada.tail.asked
     await ada.tail.looks.put(Moves({}))
     await ada.settle(lambda: ada.tail.forgotten > forgotten)
     assert ada.follower.counts().followed == 0
-    looks = ada.tail.asked
     await ada.settle()
     assert ada.tail.asked == looks
     assert ada.follower.counts().silent_s == 0
+    assert await ada.follower.check("ada")
+    await ada.settle()
+    assert not ada.follower.serves("ada"), "it begins anew"
+    await ada.look(reset=True)
+    assert ada.follower.serves("ada")
 
 
 async def test_who_listens_is_not_let_go_and_for_a_while_after_neither(ada: Harness):
@@ -519,6 +617,18 @@ async def test_who_listens_is_not_let_go_and_for_a_while_after_neither(ada: Harn
     await ada.look()
     await ada.look()
     assert ada.follower.counts().followed == 1
+
+
+async def test_nothing_is_begun_after_the_end():
+    async with harness(follow_concurrency=1) as subject:
+        await subject.follow("ada", "bob")
+        await subject.look(reset=True)
+        subject.store.synced.clear()
+        subject.store.gate.clear()
+        await subject.look(ada=subject.move("ada", 2), bob=subject.move("bob", 2))
+        assert len(subject.store.synced) == 1
+    await subject.settle()
+    assert len(subject.store.synced) == 1
 
 
 async def test_the_end_waits_for_no_look_however_that_clings_to_life():
