@@ -16,15 +16,18 @@ from typing import Any
 import apsw
 import pytest
 
+from primary.declaration import Catalog
+from primary.feed import Feed
+from primary.postgres import Primary
 from replica import stages
 from replica.apart import SOURCE
 from replica.errors import ReadTimeout, ReplicaUnavailable
-from replica.results import Reading
+from replica.results import Reading, StoreLimits
 from replica.state import State
-from tests.support.bay import Bay
+from tests.support.bay import Bay, opened
 from tests.support.damages import TICK_S, flip
 from tests.support.open_files import open_files
-from tests.support.replicas import change, grow, held
+from tests.support.replicas import change, grow, grow_all, held
 
 SLOW = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"  # has no end
 
@@ -153,6 +156,32 @@ async def test_a_file_that_was_changed_before_is_not_read_at_all(bay: Bay) -> No
     slow.go_on.set()
     assert ((await bay.store.read_apart("ann", slow)).value.images, slow.runs) == (5, 1)
     assert bay.store.counts().doubts == 1
+
+
+async def test_a_replica_is_open_for_as_long_as_it_is_read_apart_and_the_bound_holds_again_then(
+    primary: Primary, catalog: Catalog, feed: Feed
+) -> None:
+    works = {"ann": Slow(), "bob": Slow()}
+    async with opened(primary, catalog, feed, StoreLimits(replica_open_max=1)) as bay:
+        await grow_all(primary, [*works, "cat"], 3)
+        readings = [asyncio.create_task(bay.store.read_apart(user, work)) for user, work in works.items()]
+        for work in works.values():
+            await work.started()
+        await bay.store.cursor("cat")  # would have the others closed
+        await _closed(bay, but=2)
+        for user, work in works.items():
+            await change(primary, user)
+            await bay.store.sync(user)
+            work.go_on.set()
+        await asyncio.gather(*readings)
+        assert [work.runs for work in works.values()] == [1, 1], "what is written by the same replica is no doubt"
+        await _closed(bay, but=1)
+
+
+async def _closed(bay: Bay, *, but: int) -> None:
+    async with asyncio.timeout(10):
+        while bay.store.counts().open_replicas > but:
+            await asyncio.sleep(0.001)
 
 
 async def test_a_hundred_of_them_leave_no_file_open(bay: Bay) -> None:

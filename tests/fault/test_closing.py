@@ -16,7 +16,7 @@ from primary.declaration import Catalog
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica import seal, store
-from replica.errors import ReplicaUnavailable
+from replica.errors import DataDirectoryLocked, ReplicaUnavailable
 from replica.slots import Slot
 from replica.store import Store
 from tests.support.bay import Bay
@@ -84,6 +84,22 @@ async def test_a_store_that_is_closed_refuses_and_does_not_hang(bay: Bay) -> Non
             with pytest.raises(ReplicaUnavailable):
                 await asked
     await bay.open()
+
+
+async def test_a_store_that_is_closing_refuses_too_and_has_the_directory_to_the_end(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    async with bay.store._slot("ann").lock:  # as while something is done with it
+        closing = asyncio.create_task(bay.close())
+        await asyncio.sleep(0)
+        assert bay.store.counts().open_replicas == 1
+        with pytest.raises(ReplicaUnavailable):
+            await bay.store.cursor("ann")
+        with pytest.raises(DataDirectoryLocked):
+            await Store(bay.directory.root, bay.catalog, bay.feed).open()
+    await closing
+    await bay.open()
+    await bay.assert_same("ann")
 
 
 async def test_closing_does_not_wait_for_a_primary_that_does_not_answer(bay: Bay) -> None:

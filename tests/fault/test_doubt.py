@@ -21,7 +21,7 @@ from replica.changes import Changes, Position
 from replica.errors import ReplicaUnavailable
 from tests.support.bay import Bay
 from tests.support.damages import DAMAGES, TICK_S, Scene, by_sql, flip
-from tests.support.replicas import change, grow, grow_all, held, touch_all, truth
+from tests.support.replicas import change, every_row, grow, grow_all, held, touch_all, truth
 
 IMAGES = 12
 OTHER = "someone else"
@@ -59,6 +59,11 @@ async def _read(bay: Bay, user: str) -> None:
     assert await held(bay.store, user) == await truth(bay.primary, bay.catalog, user)
 
 
+async def _read_in_the_lane(bay: Bay, user: str) -> None:
+    found = await bay.store.read(user, every_row(bay.catalog), long=True)
+    assert found.value == await truth(bay.primary, bay.catalog, user)
+
+
 async def _read_without_the_primary(bay: Bay, user: str) -> None:
     bay.feed.away = True
     expected = await truth(bay.primary, bay.catalog, user)
@@ -77,6 +82,7 @@ async def _sync(bay: Bay, user: str) -> None:
 
 CASES = [
     ("open", _read),
+    ("open", _read_in_the_lane),
     ("open", _read_without_the_primary),
     ("open", _sync),
     ("open and closed then", _read),
@@ -155,6 +161,18 @@ async def test_no_changed_byte_is_ever_read(bay: Bay) -> None:
     assert len(flipped) == 4, "the seed does not try every kind"
 
 
+async def test_readers_who_find_a_file_in_doubt_at_once_share_what_is_built(bay: Bay) -> None:
+    [scene] = await _prepare(bay, "ann")
+    expected = await truth(bay.primary, bay.catalog, "ann")
+    before = bay.store.counts()
+    flip(scene.location.database, 9_000)
+    read = every_row(bay.catalog)
+    readings = await asyncio.gather(*(bay.store.read("ann", read, long=long) for long in (False, True) * 3))
+    assert [reading.value for reading in readings] == [expected] * 6
+    after = bay.store.counts()
+    assert (after.doubts - before.doubts, after.rebuilds - before.rebuilds) == (1, 1)
+
+
 @pytest.mark.parametrize("name", ["another user's file in its place", "an older copy in its place", "the file deleted"])
 @pytest.mark.parametrize("point", ["apply.begun", "apply.rows", "apply.stated", "apply.committed"])
 async def test_a_file_exchanged_while_it_is_written_is_not_sealed(bay: Bay, name: str, point: str) -> None:
@@ -223,6 +241,22 @@ async def test_a_file_built_anew_while_a_version_is_told_in_parts_does_not_end_i
     rest = await told(rest.next, IMAGES)
     assert rest is not None
     assert (rest.changes, rest.whole) == ([], True)
+
+
+async def test_changes_are_not_applied_to_a_file_that_is_not_where_they_begin(bay: Bay) -> None:
+    """Though it is sealed as ours, and open: else what lies between would never come."""
+    await grow(bay.primary, "ann", IMAGES)
+    await bay.store.sync("ann")
+    location = bay.directory.of("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    by_sql("UPDATE _replica SET version = version - 1")(Scene(location, location, bay.directory.root))
+    replica._seen = seal.look(location)
+    seal.write(location, replica._seen)
+    await grow(bay.primary, "ann", 1)
+    assert (await bay.store.sync("ann")).rebuilt
+    assert bay.store.counts().doubts == 1
+    await bay.assert_same("ann")
 
 
 async def test_others_who_only_read_the_files_raise_no_doubt(bay: Bay) -> None:

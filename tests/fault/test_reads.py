@@ -10,11 +10,14 @@ from collections.abc import Callable
 import apsw
 import pytest
 
+from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
+from primary.feed import Feed
+from primary.postgres import Primary
 from replica.errors import ReadTimeout
 from replica.lanes import AT_ONCE_MAX_BYTES
 from replica.results import StoreLimits
-from tests.support.bay import Bay
+from tests.support.bay import Bay, opened
 from tests.support.replicas import change, count_images, grow
 
 LARGE = f"SELECT length(group_concat(hex(zeroblob({AT_ONCE_MAX_BYTES // 4})))) FROM (VALUES (1), (2), (3))"
@@ -321,6 +324,22 @@ async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> 
     async with asyncio.timeout(2):  # of the 6 s that they would take
         assert (await bay.store.read("ann", count_images, long=True)).value == 3
     assert runs == 1
+
+
+async def test_a_read_that_nobody_waits_for_any_more_is_stopped(primary: Primary, catalog: Catalog, feed: Feed) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def slow(connection: apsw.Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        connection.execute(SLOW).fetchone()
+
+    async with opened(primary, catalog, feed, StoreLimits(read_timeout_ms=60_000)) as bay:
+        await grow(primary, "ann", 3)
+        left = asyncio.create_task(bay.store.read("ann", slow, long=True))
+        await begun.wait()
+        left.cancel()
+        async with asyncio.timeout(20):
+            assert (await bay.store.read("ann", count_images, long=True)).value == 3
 
 
 async def test_one_user_who_reads_long_and_much_lets_others_in_between(bay: Bay) -> None:

@@ -124,6 +124,27 @@ async def test_a_replica_that_is_there_already_is_left_as_it_is(bay: Bay) -> Non
     assert (await bay.store.sync("ann", at_least=later)).version == later
 
 
+@pytest.mark.parametrize(
+    ("statement", "reset"),
+    [
+        ("UPDATE tidepool.head SET version = version - 1", True),  # the replica is past it: commits were lost
+        ("UPDATE tidepool.head SET version = version + 1, floor = version + 1", False),  # the same history, cut short
+    ],
+)
+async def test_who_listens_is_told_where_what_was_told_before_is_of_no_use(
+    bay: Bay, statement: str, reset: bool
+) -> None:
+    await grow(bay.primary, "ann", 1)
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    with bay.store.advances.watch("ann") as watch:
+        async with bay.primary.connection() as connection:
+            await connection.execute(statement.encode())
+        result = await bay.store.sync("ann")
+        assert result.rebuilt
+        assert (watch.cursor, watch.reset) == (result.version, reset)
+
+
 # ------------------------------------------------------------- many users
 
 
@@ -280,6 +301,16 @@ async def test_a_change_that_is_streamed_gives_back_what_it_took_however_few_row
     before = await replica._writer.run(held)
     monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 0)  # as where marks of other tables are many
     await grow(bay.primary, "ann", images)
+
+    def passing(point: str) -> None:
+        if point == "apply.stated":
+            raise ZeroDivisionError
+
+    bay.passing = passing
+    with pytest.raises(ZeroDivisionError):
+        await bay.store.sync("ann")
+    assert await replica._writer.run(held) == before, "what is rolled back does so too"
+    bay.passing = lambda point: None
     await bay.store.sync("ann")
     assert await replica._writer.run(held) == before
     await bay.assert_same("ann")
