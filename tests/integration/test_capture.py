@@ -448,9 +448,11 @@ async def test_names_in_the_writers_search_path_do_not_lead_capture_astray(
 ) -> None:
     await session.execute("CREATE TEMP TABLE head (user_id text); CREATE TEMP TABLE change (user_id text)")
     await session.execute(
-        "CREATE FUNCTION pg_temp.pg_current_xact_id() RETURNS xid8 LANGUAGE sql AS $$ SELECT '1'::xid8 $$"
+        "CREATE SCHEMA mine; "  # no function is looked for among what is temporary
+        "CREATE FUNCTION mine.pg_current_xact_id() RETURNS xid8 LANGUAGE sql AS $$ SELECT '1'::xid8 $$"
     )
-    await session.execute("SET search_path = pg_temp, public, pg_catalog")
+    await session.execute("SET search_path = pg_temp, mine, public, pg_catalog")
+    assert await value(session, "SELECT pg_current_xact_id()::text") == "1"
     await session.execute("INSERT INTO public.shelf (user_id, id) VALUES ('ann', 1)")
     assert await value(session, "SELECT count(*) FROM head") == 0
     assert await value(session, "SELECT xid::text::bigint > 1 FROM tidepool.head")
