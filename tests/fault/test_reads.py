@@ -328,6 +328,8 @@ async def test_reads_that_nobody_waits_for_any_more_hold_nobody_up(bay: Bay) -> 
 
 async def test_a_read_that_nobody_waits_for_any_more_is_stopped(primary: Primary, catalog: Catalog, feed: Feed) -> None:
     loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    told: list[object] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
 
     def slow(connection: apsw.Connection) -> None:
         loop.call_soon_threadsafe(begun.set)
@@ -340,6 +342,7 @@ async def test_a_read_that_nobody_waits_for_any_more_is_stopped(primary: Primary
         left.cancel()
         async with asyncio.timeout(20):
             assert (await bay.store.read("ann", count_images, long=True)).value == 3
+    assert not told, "nobody is told of what nobody waits for"
 
 
 async def test_one_user_who_reads_long_and_much_lets_others_in_between(bay: Bay) -> None:

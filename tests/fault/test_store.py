@@ -19,7 +19,7 @@ from replica.results import Reading, StoreLimits
 from replica.staging import Staging
 from tests.support.bay import Bay, opened
 from tests.support.open_files import open_files
-from tests.support.replicas import change, count_images, grow
+from tests.support.replicas import change, count_images, grow, grow_all
 
 LIMITS = StoreLimits(replica_open_max=8, sync_concurrency=3)
 
@@ -176,6 +176,23 @@ async def test_a_user_who_waits_for_the_primary_does_not_hold_up_another(bay: Ba
     await waiting
 
 
+async def test_nor_does_it_keep_a_file_from_being_opened_when_too_many_are(
+    primary: Primary, catalog: Catalog, feed: Feed
+) -> None:
+    async with opened(primary, catalog, feed, StoreLimits(replica_open_max=1)) as bay:
+        for user in ("bob", "ann"):
+            await grow(primary, user, 5)
+            await bay.store.sync(user)
+        assert bay.store.counts().open_replicas == 1
+        bay.feed.gate.clear()
+        waiting = asyncio.create_task(bay.store.sync("ann"))
+        await bay.feed.looked(3)
+        async with asyncio.timeout(5):
+            assert (await bay.store.read("bob", count_images)).value == 5
+        bay.feed.gate.set()
+        await waiting
+
+
 async def test_three_hundred_users_take_turns_with_eight_open_files(bay: Bay) -> None:
     users = [f"user {n}" for n in range(300)]
     async with bay.primary.transaction() as conn:
@@ -199,6 +216,30 @@ async def test_three_hundred_users_take_turns_with_eight_open_files(bay: Bay) ->
     assert most_files <= (LIMITS.replica_open_max + 1) * 5 + 1
     assert most_threads <= threads + LIMITS.replica_open_max + 1 + 8, "a writing thread for each, and the pool's"
     await bay.assert_same(*users[:21])
+
+
+async def test_who_used_a_file_or_wrote_least_lately_gives_that_up(
+    primary: Primary, catalog: Catalog, feed: Feed
+) -> None:
+    users = ["ann", "bob", "cat"]
+    async with opened(primary, catalog, feed, StoreLimits(replica_open_max=3, writers_open_max=2)) as bay:
+
+        def having(what: str) -> list[str]:
+            return [user for user in users if getattr(bay.store._slot(user).replica, what, False)]
+
+        await grow_all(primary, [*users, "dan"], 1)
+        for user in users:
+            await bay.store.sync(user)
+        for user in ("ann", "bob", "ann", "cat"):
+            await change(primary, user)
+            await bay.store.sync(user)
+        async with asyncio.timeout(10):
+            while len(having("writes")) > 2:
+                await asyncio.sleep(0.001)
+        assert having("writes") == ["ann", "cat"]
+        await bay.store.read("ann", count_images)
+        await bay.store.read("dan", count_images)
+        assert having("state") == ["ann", "cat"]
 
 
 @pytest.mark.parametrize("bound", [1, 2, 8])
@@ -276,6 +317,20 @@ async def test_a_log_that_a_large_change_made_long_is_taken_in_after_it_and_does
         await bay.store.sync("ann")
         assert log.stat().st_size <= 2 << 20 < made
     await bay.assert_same("ann")
+
+
+async def test_the_log_of_a_file_that_was_closed_meanwhile_is_left_alone(bay: Bay) -> None:
+    await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    slot = bay.store._slot("ann")
+    replica = slot.replica
+    assert replica is not None
+    async with slot.lock:
+        await bay.store._open.close(slot)
+    await bay.store._open._checkpoint(slot, replica)
+    assert not replica.writes, "nobody would close it again"
 
 
 # ------------------------------------------------------------- memory

@@ -134,6 +134,12 @@ async def test_a_primary_that_stays_away_is_told_in_the_504():
     assert "primary" in told.detail
 
 
+async def test_a_primary_that_is_there_again_is_not_blamed_in_the_504():
+    replicas = Replicas(5, 7)
+    replicas.away_for = 1
+    assert "primary" not in (await problem(replicas, scope(x_min_version=f"{EPOCH}.8"))).detail
+
+
 async def test_a_version_of_another_primary_is_409():
     with pytest.raises(EpochMismatch):
         await freshness(Replicas()).before(scope(x_min_version=f"{OTHER_EPOCH}.1"), "ada")

@@ -27,7 +27,6 @@ class Wire:
         self.closed = False
 
     def write(self, data: bytes) -> None:
-        assert not self.closed
         self.sent.append(data)
 
     def writelines(self, pieces: Sequence[bytes]) -> None:
@@ -90,6 +89,13 @@ async def test_head_and_body_are_one_write(size: int) -> None:
         b"x-one: 1",
     ]
     assert body == b"b" * size
+
+
+async def test_what_the_server_says_in_every_answer_is_in_it() -> None:
+    connection = Connection(of(2))
+    connection.state.default_headers = [(b"date", b"today")]
+    (sent,) = await connection.ask()
+    assert b"\r\ndate: today\r\n" in sent
 
 
 async def test_an_answer_without_a_body_has_no_length() -> None:
