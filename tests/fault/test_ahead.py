@@ -131,6 +131,19 @@ async def test_what_is_ahead_of_another_state_is_not_taken(bay: Bay, database_ur
     await bay.assert_same("ann")
 
 
+@pytest.mark.parametrize(("later", "taken"), [(0, True), (1 << 40, False)])
+async def test_it_is_taken_once_and_not_where_the_primary_is_an_older_copy_of_itself(
+    bay: Bay, primary: Primary, later: int, taken: bool
+) -> None:
+    await followed(bay, primary)
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+    since, position = replica.state.cursor, replica.state.position + later  # how far the primary's log went
+    cursor = await save(primary)
+    assert (bay.feed.ahead("ann", since, position, cursor) is not None) is taken
+    assert bay.feed.ahead("ann", since, position, cursor) is None
+
+
 async def test_of_two_replicas_that_one_feed_fills_each_is_at_its_own_place(bay: Bay, primary: Primary) -> None:
     async with opened(primary, bay.catalog, bay.feed) as other:
         await other.store.sync("ann")

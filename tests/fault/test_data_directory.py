@@ -19,7 +19,7 @@ from replica.export import FORMATS, export
 from replica.results import StoreLimits
 from replica.store import Store
 from tests.support.bay import Bay
-from tests.support.damages import DAMAGES, TICK_S, Scene
+from tests.support.damages import DAMAGES, TICK_S, Scene, flip
 from tests.support.replicas import change, grow
 
 IMAGES = 12
@@ -130,6 +130,23 @@ async def test_a_file_in_doubt_that_cannot_be_set_aside_is_told_as_any_trouble_o
             await asked("ann")
     bay.directory.quarantine.unlink()
     await bay.assert_same("ann")
+
+
+async def test_what_is_set_aside_has_its_log_with_it(bay: Bay) -> None:
+    await grow(bay.primary, "ann", IMAGES)
+    await bay.store.sync("ann")
+    await change(bay.primary, "ann")
+    await bay.store.sync("ann")
+    with bay.log_kept("ann"):
+        await bay.close()
+    location = bay.directory.of("ann")
+    log = location.wal.read_bytes()
+    await asyncio.sleep(TICK_S)
+    flip(location.database, 9_000)
+    await bay.open()
+    await bay.assert_same("ann")
+    assert log
+    assert [path.read_bytes() for path in bay.directory.quarantine.glob("*-wal")] == [log]
 
 
 # ------------------------------------------------------------- one process, one directory

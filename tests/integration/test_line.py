@@ -114,9 +114,12 @@ def test_a_connection_that_ended_while_nobody_asked_is_told_at_once_and_made_aga
 async def test_who_waits_while_the_line_is_closed_is_told(line: Line) -> None:
     asking = asyncio.create_task(line.ask(_SLEEP, within_s=30))
     await until_it_waits(line)
+    assert line._connection is not None
+    socket = line._connection.pgconn.socket
     await line.close()
     with pytest.raises(PrimaryUnavailable):
         await asyncio.wait_for(asking, 5)
+    assert not asyncio.get_running_loop().remove_reader(socket), "its number may be another's by now"
     assert await line.ask("SELECT 1", within_s=5) == [("1",)]
 
 

@@ -178,6 +178,28 @@ async def unchanged(subject: Freshness, if_none_match: str, user: str = "ada") -
     return found is not None
 
 
+def stale(subject: Freshness, asked: Any) -> bool:
+    return (b"x-replica-stale", b"true") in subject.headers(asked, "ada", Cursor(EPOCH, 5))
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+@pytest.mark.parametrize(("follows", "finds"), [(True, True), (True, False), (False, True), (False, False)])
+async def test_an_answer_is_stale_unless_the_replica_is_followed_or_was_compared_and_the_primary_is_there(
+    reachable: bool, follows: bool, finds: bool
+):
+    primary = Primary()
+    primary.reachable = reachable
+    following = Following(follows=follows, finds=finds)
+    subject = Freshness(Replicas(), following, primary, wait_ms=200)
+    expected = not (reachable and (follows or finds))
+    assert stale(subject, scope()) is expected, "also where nobody asks before"
+    asked = scope()
+    await subject.before(asked, "ada")
+    assert stale(subject, asked) is expected
+    following.finds = True
+    assert stale(subject, asked) is expected, "what others find later is not of this answer"
+
+
 async def test_who_has_the_state_is_told_that_it_is_unchanged():
     subject = freshness(Replicas())
     mine = etag(subject, "ada")
@@ -185,6 +207,14 @@ async def test_who_has_the_state_is_told_that_it_is_unchanged():
         assert await unchanged(subject, given)
     for given in ('"other"', mine.strip('"'), etag(subject, "ada", 4), ""):
         assert not await unchanged(subject, given)
+
+
+async def test_etags_may_come_in_several_headers():
+    subject = freshness(Replicas())
+    mine = etag(subject, "ada")
+    for given in ((mine, '"other"'), ('"other"', mine)):
+        asked = scope() | {"headers": [(b"if-none-match", value.encode()) for value in given]}
+        assert await subject.before(asked, "ada") is not None
 
 
 async def test_what_one_user_has_does_not_count_for_another_at_the_same_version():
@@ -196,6 +226,13 @@ async def test_what_one_user_has_does_not_count_for_another_at_the_same_version(
 
 async def test_an_answer_of_another_release_does_not_count():
     assert not await unchanged(freshness(Replicas(), edition="2"), etag(freshness(Replicas(), edition="1"), "ada"))
+
+
+async def test_the_headers_that_are_kept_ready_are_of_no_more_than_so_many_users(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.freshness._TOLD_MAX", 3)
+    subject = freshness(Replicas())
+    assert len({etag(subject, f"user {n}") for n in range(10)}) == 10
+    assert len(subject._told) <= 3
 
 
 async def test_a_min_version_is_reached_before_an_etag_is_compared():
