@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,32 @@ async def test_the_points_that_are_declared_are_those_that_are_passed(bay: Bay, 
     assert sorted(set(bay.passed)) == sorted(POINTS)
     assert [point for point in bay.passed if point in BUILD] == BUILD
     assert [point for point in bay.passed if point in APPLY] == APPLY
+
+
+async def test_a_file_is_on_the_disk_before_it_gets_its_name_and_its_name_before_it_is_believed(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a process can tell, whose own end loses nothing that was written: that of the machine does."""
+    done: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        done.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    bay.passing = done.append
+    await grow(bay.primary, "ann", ROWS)
+    await bay.store.sync("ann")
+    place = bay.directory.of("ann").database
+    assert done[done.index("build.finished") :] == [
+        "build.finished",
+        str(bay.directory.building / place.name),
+        "build.durable",
+        "build.renamed",
+        str(place.parent),
+        "build.sealed",
+    ]
 
 
 @pytest.mark.parametrize("point", POINTS)

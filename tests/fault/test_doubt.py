@@ -19,6 +19,7 @@ from primary.errors import PrimaryUnavailable
 from replica import changes, seal
 from replica.changes import Changes, Position
 from replica.errors import ReplicaUnavailable
+from replica.location import Location
 from tests.support.bay import Bay
 from tests.support.damages import DAMAGES, TICK_S, Scene, by_sql, flip
 from tests.support.replicas import change, every_row, grow, grow_all, held, touch_all, truth
@@ -189,6 +190,35 @@ async def test_a_file_exchanged_while_it_is_written_is_not_sealed(bay: Bay, name
     await bay.assert_same("ann")
     await bay.reopen()
     await bay.assert_same("ann", OTHER)
+
+
+async def test_what_others_changed_is_not_sealed_when_the_connection_that_writes_is_closed(bay: Bay) -> None:
+    [scene] = await _prepare(bay, "ann")
+    slot = bay.store._slot("ann")
+    DAMAGES["a letter of a row changed"](scene)
+    async with slot.lock:
+        await bay.store._open._rest(slot)
+    await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 1
+
+
+async def test_a_write_that_begins_while_the_files_are_looked_at_is_no_doubt(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grow(bay.primary, "ann", IMAGES)
+    await bay.store.sync("ann")
+    replica = bay.store._slot("ann").replica
+    assert replica is not None
+
+    def looking(_: Location) -> seal.Print:
+        replica._writing += 1
+        return (), ()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seal, "look", looking)
+        replica.attest()
+    replica._writing += 1
+    await bay.assert_same("ann")
 
 
 @pytest.mark.parametrize(

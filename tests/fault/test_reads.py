@@ -16,6 +16,7 @@ from primary.feed import Feed
 from primary.postgres import Primary
 from replica.errors import ReadTimeout
 from replica.lanes import AT_ONCE_MAX_BYTES
+from replica.replica import Replica
 from replica.results import StoreLimits
 from tests.support.bay import Bay, opened
 from tests.support.replicas import change, count_images, grow
@@ -115,6 +116,28 @@ async def test_a_read_after_a_sync_sees_it_whoever_reads_beside(bay: Bay) -> Non
         assert (reading.version, reading.value) == (version, 4 + round_)
     writing = False
     await asyncio.gather(*readers)
+
+
+async def test_a_read_before_which_a_sync_came_in_between_is_said_to_be_of_what_it_saw(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grow(bay.primary, "ann", 3)
+    await bay.store.sync("ann")
+    checked, go_on, check = threading.Event(), threading.Event(), Replica.check
+
+    def slow(replica: Replica) -> None:
+        check(replica)
+        checked.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr(Replica, "check", slow)
+    reading = asyncio.create_task(bay.store.read("ann", count_images, long=True))
+    await asyncio.to_thread(checked.wait, 20)
+    now = await grow(bay.primary, "ann", 1)
+    await bay.store.sync("ann")
+    go_on.set()
+    found = await reading
+    assert (found.version, found.value) == (now, 4)
 
 
 async def test_reads_during_a_rebuild_see_the_old_file_or_the_new_one(bay: Bay) -> None:
