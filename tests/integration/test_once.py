@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from primary.errors import PrimaryBusy
 from primary.once import SWEEP_MAX_ROWS, Asked, Given, KeyReused, once, sweep
 from primary.postgres import Primary
-from primary.write import Write
+from primary.write import Write, writing
 from tests.conftest import Serving
 from tests.support.gallery_writes import ALBUM_ID, IMAGE_ID, WRITES, asked, furnish, path_of
 from tests.support.http import IMAGE, assert_problem, contents, execute, save
@@ -274,6 +274,19 @@ async def test_a_sweep_takes_what_is_old_and_leaves_the_rest(primary: Primary, d
     assert await sweep(primary, kept_s=50 * 3600 + 60) == 0
 
 
+async def test_a_sweep_waits_for_nobody(primary: Primary, database_url: str) -> None:
+    await execute(
+        database_url,
+        "INSERT INTO tidepool.idempotency (user_id, key, digest, status, body, created_at) "
+        "SELECT 'u', n::text, '', 200, '', now() - interval '1 hour' FROM generate_series(1, 3) n",
+    )
+    async with await psycopg.AsyncConnection.connect(database_url) as psql:
+        await psql.execute("SELECT 1 FROM tidepool.idempotency WHERE key = '2' FOR UPDATE")
+        async with asyncio.timeout(4):
+            assert await sweep(primary, kept_s=60) == 2
+    assert await sweep(primary, kept_s=60) == 1
+
+
 async def test_the_server_sweeps_by_itself(
     serving: Serving, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +314,13 @@ async def test_a_long_transaction_of_psql_is_waited_for_and_never_made_to_fail(
     answer = await click
     assert answer.status_code == 200, answer.text
     assert (answer.json()["alt_text"], answer.json()["description"]) == ("by psql", "by alice")
+
+
+async def test_a_write_gives_way_sooner_than_postgres_looks_for_a_deadlock(primary: Primary) -> None:
+    settings = "SELECT setting::int FROM pg_settings WHERE name IN ('deadlock_timeout', 'lock_timeout') ORDER BY name"
+    async with writing(primary, "ada") as write:
+        (theirs,), (ours,) = (await write.execute(sa.text(settings))).rows
+    assert 0 < ours < theirs
 
 
 async def test_a_statement_of_psql_that_has_the_row_first_is_waited_for(

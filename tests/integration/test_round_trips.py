@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from primary.cursor import Cursor
 from primary.errors import PrimaryUnavailable
 from primary.gallery import activity, albums, events, images, places
 from primary.gallery.album_records import AlbumPatch, NewAlbum, NewPlace
@@ -216,6 +217,27 @@ async def test_a_write_that_only_commits_gives_the_cursor(database_url: str) -> 
         first = await saved(primary)
         assert (await once(primary, "ann", None, commit, kept_s=60)).body == first.body
         await assert_whole(primary, database_url)
+
+
+async def test_a_cursor_that_was_asked_for_too_early_is_not_the_last(primary: Primary) -> None:
+    async with writing(primary, "ann") as write:
+        early = await save(write)
+        late = await save(write)
+    assert Cursor.parse(late.body.decode()) > Cursor.parse(early.body.decode())
+
+
+@pytest.mark.parametrize("work", [save, save_last])
+@pytest.mark.parametrize("asked", [None, Asked("k", b"d")], ids=["", "under a key"])
+async def test_who_watches_is_told_of_a_write_once_it_is_committed_and_not_of_a_retry(
+    primary: Primary, work: Callable[[Write], Awaitable[Given]], asked: Asked | None
+) -> None:
+    told: list[tuple[str, bytes]] = []
+    primary.watch(lambda user, cursor: told.append((user, str(cursor).encode())))
+    given = await once(primary, "ann", asked, work, kept_s=60)
+    assert told == [("ann", given.body)]
+    if asked is not None:
+        assert (await once(primary, "ann", asked, work, kept_s=60)).again
+        assert len(told) == 1
 
 
 @pytest.mark.parametrize("moment", ["turn", "commit"])
