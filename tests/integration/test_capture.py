@@ -191,6 +191,21 @@ async def by_trigger(session: Session) -> None:
     await session.execute("UPDATE shelf SET label = 'noted ' || id")
 
 
+async def by_a_trigger_that_puts_back(session: Session) -> None:
+    """It comes before ours, so the mark of what it writes is there before that of what it answers to."""
+    await session.execute(
+        "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO mood (user_id, word) SELECT user_id, word || ' again' FROM gone; RETURN NULL; END $$"
+    )
+    await session.execute(
+        "CREATE TRIGGER again AFTER DELETE ON mood REFERENCING OLD TABLE AS gone "
+        "FOR EACH STATEMENT EXECUTE FUNCTION again()"
+    )
+    await session.execute("DELETE FROM mood")
+    assert await value(session, "SELECT bool_and(deleted) FROM tidepool.change WHERE table_name = 'mood'")
+    assert await value(session, "SELECT count(*) FROM mood") == 2
+
+
 async def under_replica_role(session: Session) -> None:
     await session.execute("SET session_replication_role = replica")
     await session.execute("UPDATE shelf SET label = 'unseen' WHERE user_id = 'ann'")
@@ -258,6 +273,7 @@ WRITES: dict[str, str | Callable[[Session], Awaitable[None]]] = {
     "copy": by_copy,
     "where current of": by_cursor,
     "by another trigger": by_trigger,
+    "by a trigger that puts back": by_a_trigger_that_puts_back,
     "session_replication_role": under_replica_role,
     "psql": "psql",
 }
@@ -544,11 +560,11 @@ async def test_triggers_that_were_not_at_work_are_found_and_every_replica_starts
     harm: str, primary: Primary, session: Session, store: Store, oracle: Oracle
 ) -> None:
     await session.execute(SEED.encode())
-    await assert_caught_up(store, oracle, "ann", "bob")
+    await assert_caught_up(store, oracle, "ann", "bob", "dan")
     rebuilds = store.counts().rebuilds
     await session.execute(harm.encode())
     await session.execute("SET session_replication_role = replica")  # so that the one that is not ALWAYS sleeps too
-    await session.execute("INSERT INTO shelf (user_id, id) VALUES ('ann', 90), ('cat', 90)")
+    await session.execute("INSERT INTO shelf (user_id, id) VALUES ('ann', 90), ('cat', 90), ('dan', 90)")
     await session.execute("UPDATE shelf SET label = 'by night' WHERE user_id = 'bob'")
     async with primary.transaction() as conn:
         assert await capture_pending(conn, shapes.catalog) == ['"public"."shelf"']
@@ -557,8 +573,8 @@ async def test_triggers_that_were_not_at_work_are_found_and_every_replica_starts
     # They stand at a version at which replicas may have been built without these rows: the oracle must start over too.
     fresh = Oracle(primary, shapes.metadata)
     store._feed = fresh
-    await assert_caught_up(store, fresh, "ann", "bob", "cat")
-    assert store.counts().rebuilds == rebuilds + 3
+    await assert_caught_up(store, fresh, "ann", "bob", "cat", "dan")
+    assert store.counts().rebuilds == rebuilds + 4
 
 
 async def test_a_table_with_rows_joins_later_and_its_rows_are_in_every_new_replica(

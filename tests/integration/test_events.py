@@ -16,6 +16,7 @@ import httpx
 import psycopg
 import pytest
 
+from gateway.events.stream import _event
 from tests.conftest import Serving
 from tests.support.http import assert_problem, deaf, execute, metric, save, until_metric
 from tests.support.server import RunningServer, client_of, token
@@ -317,6 +318,10 @@ async def test_an_id_comes_only_with_what_is_whole(client: httpx.AsyncClient, da
         events = await stream.until(version)
     assert [(event.id, event.data["more"]) for event in events] == [(None, True), (None, True), (version, False)]
     assert sum(len(event.data["changes"]) for event in events) == 1_200
+
+
+def test_a_line_break_within_json_does_not_end_what_is_told():
+    assert _event(b"changes", None, b"[1,\r\n2,\r3]") == b"event: changes\ndata: [1,  2, 3]\n\n"
 
 
 # ── The life of a stream ────────────────────────────────────────────────────────────────────────────────────────

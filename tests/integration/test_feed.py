@@ -410,6 +410,15 @@ async def test_a_cursor_that_is_of_no_use_is_answered_with_everything_and_the_re
         assert sum(len(batch.rows) for batch in batches) == (3 if kind is Kind.SNAPSHOT else 0)
 
 
+@pytest.mark.parametrize(("behind", "expected"), [(0, (Kind.UNCHANGED, None)), (1, (Kind.SNAPSHOT, Reason.OLDER))])
+def test_a_primary_whose_log_did_not_grow_is_no_older_copy_of_itself(
+    behind: int, expected: tuple[Kind, Reason | None]
+) -> None:
+    here = Cursor("1-1-1-1", 5)
+    stand = postgres_feed._Stand(here, floor=0, tables=frozenset(), total=0, position=7)
+    assert stand.kind(here, 7 + behind) == expected
+
+
 async def test_users_are_told_apart_to_the_last_character(primary: Primary, feed: PostgresFeed) -> None:
     users = ["ann", "Ann", "ann ", " ann", "an", "ann%", "a_n", "ánn", "a\u0301nn", "'; --", "ann\n", "\U0010ffff"]
     async with primary.connection() as connection:

@@ -79,6 +79,10 @@ async def test_the_first_look_knows_nothing_and_says_so(primary: Primary) -> Non
                 expected[user] = await looking.cursor()
         assert (await tail.poll()).users == expected
         assert (await tail.poll()).users == {}
+        await write(session, "ann")
+        tail.forget()
+        again = await tail.poll()
+        assert (again.users, again.reset) == ({}, True)
 
 
 async def test_two_tails_are_told_each_for_itself(primary: Primary) -> None:
