@@ -426,8 +426,9 @@ async def test_who_never_reads_costs_a_bounded_memory_and_in_the_end_nothing(
     async with serving(event_stall_max_s=2, event_heartbeat_s=0.5) as server:
         client = server.client("alice")
         await current(client)
-        async with deaf(server, "alice", "/api/events?changes=true"):
+        async with deaf(server, "alice", "/api/events?changes=true") as connection:
             await until_metric(client, STREAMS, 1)
+            assert _established(connection)
             await execute(database_url, BIG)
             await current(client)
             tracemalloc.start()
@@ -441,6 +442,19 @@ async def test_who_never_reads_costs_a_bounded_memory_and_in_the_end_nothing(
                 tracemalloc.stop()
             assert grown < 6 << 20, f"{grown >> 20} MiB"
             await until_metric(client, STREAMS, 0, within_s=5)
+            async with asyncio.timeout(5):
+                while _established(connection):
+                    await asyncio.sleep(0.01)
+
+
+def _established(connection: socket.socket) -> bool:
+    """Tell whether the server still has its side of a connection."""
+    ours, theirs = (f"{name[1]:04X}" for name in (connection.getsockname(), connection.getpeername()))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_ = line.split()
+        if (local[-4:], remote[-4:], state) == (theirs, ours, "01"):
+            return True
+    return False
 
 
 async def test_a_stop_is_not_held_up_by_who_does_not_read(serving: Serving, database_url: str) -> None:
