@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.problems import MEDIA_TYPE, Problem, body_of
 from gateway.whole import WHOLE, send_whole
 
 ABORT = "tidepool.abort"  # what in a request's scope ends its connection at once, without what is still to be sent
 HEAD_MAX_BYTES = 64 << 10  # a token has 8 KiB at most, and few proxies pass on more than 32 KiB in all
+AHEAD_MAX = 100  # requests of one connection that wait for the answers before theirs; few clients send even two
 
 
 class Protocol(HttpToolsProtocol):
     """One connection.
 
     The parser gathers a request's line and headers for as long as they come, whoever sends them: nobody has shown a
-    token yet. Here they end at `HEAD_MAX_BYTES`, as do the headers that may follow a body in chunks.
+    token yet. Here they end at `HEAD_MAX_BYTES`, as do the headers that may follow a body in chunks. And it begins
+    each request that it finds, 18 bytes of a client's and some kilobytes of ours: `AHEAD_MAX` end those.
     """
 
     _unread_bytes = 0  # received since a head, or a part of a body, was last complete
+    _full = False  # more was asked than is answered: the connection ends behind the answers that are owed
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._before: deque[RequestResponseCycle] = deque(maxlen=AHEAD_MAX + 1)  # those that others waited for
 
     def data_received(self, data: bytes) -> None:
         """Take what was received."""
+        if self._full:
+            return
         self._unread_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+        except HttpParserError:
+            if not self._full:
+                told = "Invalid HTTP request received."
+                self.logger.warning(told)
+                self.send_400_response(told)
         if self._unread_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(Problem(431, "head_too_large", f"the headers are larger than {HEAD_MAX_BYTES} bytes"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell each request that nobody is there any more; uvicorn tells the last one."""
+        for cycle in self._before:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
         """Begin a request."""
         self._unread_bytes = 0
+        if len(self.pipeline) >= AHEAD_MAX:
+            self._full = True
+            self.cycle.keep_alive = False
+            raise OverflowError  # which ends the parser's work
+        before = self.cycle
         super().on_headers_complete()
+        if self.pipeline:
+            self._before.append(before)
+        elif self._before:
+            self._before.clear()
         # What ASGI has no word for: to end a connection whose other side does not read, and to send an answer at once.
         scope = cast("dict[str, Any]", self.scope)
         scope[ABORT] = self.transport.abort

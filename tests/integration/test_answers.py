@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from urllib.parse import urlsplit
 
-from tests.support.http import save
+import httpx
+
+from tests.conftest import Serving
+from tests.support.http import save, until_metric
 from tests.support.server import RunningServer, token
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connected(server: RunningServer) -> Wire:
+    parts = urlsplit(server.url)
+    return await asyncio.open_connection(parts.hostname, parts.port)
+
+
+async def told(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read one answer that has a length."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
+    return int(head[9:12]), await reader.readexactly(length)
 
 
 async def test_answers_on_one_connection_are_whole_and_in_order(server: RunningServer) -> None:
@@ -42,3 +60,36 @@ async def test_answers_on_one_connection_are_whole_and_in_order(server: RunningS
     assert bodies[0] == bodies[2] == bodies[-1] == page.content
     assert bodies[1] == b""
     assert len(page.content) > 50_000
+
+
+async def test_who_leaves_with_more_asked_than_answered_leaves_nothing_behind(serving: Serving) -> None:
+    async with serving(event_heartbeat_s=0.1) as server:
+        reader, writer = await connected(server)
+        head = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n\r\n"
+        writer.write(f"GET /api/events HTTP/1.1\r\n{head}".encode())
+        await reader.readuntil(b"event: version")
+        writer.write(f"GET /health/live HTTP/1.1\r\n{head}".encode() * 3)
+        await asyncio.sleep(0.05)
+        writer.close()
+        await until_metric(server.client(None), "tidepool_event_streams", 0, within_s=1)
+
+
+async def test_who_asks_without_end_ahead_of_the_answers_is_answered_a_bound_of_them(
+    server: RunningServer, client: httpx.AsyncClient
+) -> None:
+    reader, writer = await connected(server)
+    writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 30_000)
+    await asyncio.sleep(0.01)
+    began = time.monotonic()
+    assert (await client.get("/health/live")).status_code == 200
+    assert time.monotonic() - began < 0.5  # others are not held up by it
+    answers = 0
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                assert (await told(reader))[0] == 200
+                answers += 1
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    writer.close()
+    assert 1 <= answers <= 200
