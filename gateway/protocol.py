@@ -7,7 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.problems import MEDIA_TYPE, Problem, body_of
@@ -28,6 +28,7 @@ class Protocol(HttpToolsProtocol):
 
     _unread_bytes = 0  # received since a head, or a part of a body, was last complete
     _full = False  # more was asked than is answered: the connection ends behind the answers that are owed
+    _rereading = False  # a head that has been begun is read again, for what follows it
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,8 +42,8 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+        except HttpParserUpgrade as offered:
+            self._stay_with_http(data[offered.args[0] :])
         except HttpParserError:
             if not self._full:
                 told = "Invalid HTTP request received."
@@ -50,6 +51,22 @@ class Protocol(HttpToolsProtocol):
                 self.send_400_response(told)
         if self._unread_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(Problem(431, "head_too_large", f"the headers are larger than {HEAD_MAX_BYTES} bytes"))
+
+    def _stay_with_http(self, rest: bytes) -> None:
+        """Go on behind the head of a request that offers another protocol, which nobody has to take.
+
+        To the parser all that follows is of that protocol, the request's body too. So another parser is told how long
+        the body is. (Uvicorn leaves it out, and would read it as the next request.)
+        """
+        framing = [each for each in self.headers if each[0] in (b"content-length", b"transfer-encoding")]
+        if framing:
+            self.cycle.more_body = True
+            self.parser = HttpRequestParser(self)
+            self._rereading = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % each for each in framing))
+            self._rereading = False
+        if rest:
+            self.data_received(rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell each request that nobody is there any more; uvicorn tells the last one."""
@@ -62,6 +79,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin a request."""
         self._unread_bytes = 0
+        if self._rereading:
+            return
         if len(self.pipeline) >= AHEAD_MAX:
             self._full = True
             self.cycle.keep_alive = False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tests.conftest import Serving
 from tests.support.http import save, until_metric
@@ -93,3 +95,28 @@ async def test_who_asks_without_end_ahead_of_the_answers_is_answered_a_bound_of_
         pass
     writer.close()
     assert 1 <= answers <= 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("parts", [1, 2, 40])
+async def test_a_body_is_read_though_another_protocol_is_offered(
+    server: RunningServer, parts: int, chunked: bool
+) -> None:
+    """Java's client offers HTTP/2 with the first request of each connection. It need not be taken."""
+    reader, writer = await connected(server)
+    body = json.dumps({"prompt": "x" * 500, "image_url": "u"}).encode()
+    framing = b"Content-Length: %d" % len(body)
+    if chunked:
+        framing, body = b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\nContent-Type: application/json\r\n".encode()
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    asked = b"POST /api/images HTTP/1.1\r\n%b%b%b\r\n\r\n%b" % (head, offer, framing, body)
+    asked += b"GET /health/live HTTP/1.1\r\nHost: x\r\n%b\r\n" % offer
+    asked += b"POST /api/sync HTTP/1.1\r\n%b\r\n" % head
+    size = -(-len(asked) // parts)
+    for begin in range(0, len(asked), size):
+        writer.write(asked[begin : begin + size])
+        await asyncio.sleep(0.002)
+    async with asyncio.timeout(10):
+        assert [(await told(reader))[0] for _ in range(3)] == [201, 200, 200]
+    writer.close()
