@@ -18,6 +18,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
+from gateway.ending import orders
 from gateway.events.streams import Streams
 from gateway.gallery.mirror.worker import mirroring
 from gateway.memory import freeze_startup, settle_allocator
@@ -56,7 +57,7 @@ class CannotListen(Exception):
 
 
 async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
-    """Serve until SIGINT or SIGTERM, or until cancelled; give the exit code.
+    """Serve until an order to end (`gateway.ending`), or until cancelled; give the exit code.
 
     An embedded Postgres is migrated first. A database of one's own is migrated with ``tidepool migrate``, and
     may be away: then the server starts, serves the replicas that it has, and says what is missing at
@@ -68,7 +69,7 @@ async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
     server: _Server | None = None
     ordered = False
 
-    def stop() -> None:
+    def stop(_: signal.Signals) -> None:
         nonlocal ordered
         if server is not None and server.started:
             server.should_exit = True
@@ -77,7 +78,7 @@ async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
             this.cancel()
         ordered = True
 
-    with _signals(stop):
+    with orders(stop):
         try:
             async with opened(settings) as (app, listening, streams):
                 server = _Server(_uvicorn(app), ready, streams)
@@ -301,19 +302,3 @@ class _Server(uvicorn.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S / 2):
                 await cut_off(self.server_state.tasks)
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call ``stop``, where this is the thread that signals come to."""
-    loop = asyncio.get_running_loop()
-    taken: list[signal.Signals] = []
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
-                loop.add_signal_handler(number, stop)
-                taken.append(number)
-        yield
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.cli.failures import Failure
+from gateway.cli.failures import Ended, Failure
+from gateway.ending import orders
 from gateway.settings import Settings
 from replica.faults import CRASH_VARIABLE
 
@@ -39,13 +41,34 @@ def set_up_logs(settings: Settings) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work to its end, on the loop that the server uses."""
+    """Run a command's work to its end, on the loop that the server uses.
+
+    An order to end cancels it, so that it clears away what it has begun, its Postgres too. Raises `Ended`.
+    """
     try:
         import uvloop
     except ImportError:  # not made for this platform
-        return asyncio.run(work)
+        return asyncio.run(_endable(work))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        return runner.run(_endable(work))
+
+
+async def _endable(work: Coroutine[Any, Any, T]) -> T:
+    this = asyncio.current_task()
+    assert this is not None
+    given: list[signal.Signals] = []
+
+    def end(order: signal.Signals) -> None:
+        given.append(order)
+        this.cancel()
+
+    try:
+        with orders(end, but={signal.SIGINT}):  # which is Python's, as KeyboardInterrupt
+            return await work
+    except asyncio.CancelledError:
+        if not given:
+            raise
+        raise Ended(given[0]) from None
 
 
 @asynccontextmanager

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from gateway.cli.environment import primary_of, read_settings, run
-from gateway.cli.failures import USAGE, Failure
+from gateway.cli.failures import INTERRUPTED, USAGE, Ended, Failure
 from gateway.cli.working_folder import working_folder
 from gateway.settings import Settings
 
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 PART_BYTES = 1 << 20
-INTERRUPTED = 130  # as shells report it
-TERMINATED = 143
 
 
 @click.command("export")
@@ -56,9 +51,9 @@ def export_command(user: str, form: str, output: str | None) -> None:
     target = _Target.of(output)
     try:
         run(_export(settings, user, FORMATS[form], target))
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+    except (KeyboardInterrupt, Ended) as error:
         click.echo("tidepool: interrupted; no file was written.", err=True)
-        raise SystemExit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED) from None
+        raise SystemExit(error.exit_code if isinstance(error, Ended) else INTERRUPTED) from None
     except OSError as error:
         raise Failure(f"the export cannot be written: {error.strerror}.", "Name a file with --output.") from error
 
@@ -102,15 +97,14 @@ class _Target:
 
 async def _export(settings: Settings, user: str, form: Format, target: _Target) -> None:
     began = time.monotonic()
-    with _terminable():
-        async with primary_of(settings) as primary:
-            # Beside the file, for a rename does not leave its disk.
-            with working_folder(target.folder or Path(tempfile.gettempdir())) as folder:
-                whole = await _whole(primary, user, form, folder)
-                try:
-                    where = await target.put(whole, user, form, folder / "whole")
-                finally:
-                    whole.close()
+    async with primary_of(settings) as primary:
+        # Beside the file, for a rename does not leave its disk.
+        with working_folder(target.folder or Path(tempfile.gettempdir())) as folder:
+            whole = await _whole(primary, user, form, folder)
+            try:
+                where = await target.put(whole, user, form, folder / "whole")
+            finally:
+                whole.close()
     told = f"exported: {whole.rows:,} rows at {whole.version} to {where}, in {time.monotonic() - began:.1f} s"
     click.echo(told, err=target.folder is None)
     if not whole.rows:
@@ -146,17 +140,3 @@ async def _copy(source: BinaryIO, out: BinaryIO) -> None:
     while part := source.read(PART_BYTES):
         await asyncio.to_thread(out.write, part)
     await asyncio.to_thread(out.flush)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Have SIGTERM cancel this task, so that what was begun is cleared away; where signals come to this thread."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    with suppress(RuntimeError, ValueError, NotImplementedError):
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        yield
-    finally:
-        with suppress(RuntimeError, ValueError, NotImplementedError):
-            loop.remove_signal_handler(signal.SIGTERM)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import IO, Any
 
 import click
@@ -15,6 +16,7 @@ from gateway.settings import SettingsError
 
 FAILED = 1
 USAGE = 2
+INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
 
 class Failure(click.ClickException):
@@ -32,11 +34,21 @@ class Failure(click.ClickException):
             click.echo(f"  {self.hint}", file=file, err=True)
 
 
+class Ended(Exception):
+    """A signal ended the command before it was done."""
+
+    def __init__(self, order: signal.Signals) -> None:
+        super().__init__(f"ended by {order.name}.")
+        self.exit_code = 128 + order
+
+
 def failure_of(error: Exception) -> Failure | None:
     """Give what to tell of an error that an operator can do something about; None for a defect of ours.
 
     Every package's errors that are meant for an operator have a hint.
     """
+    if isinstance(error, Ended):
+        return Failure(str(error), exit_code=error.exit_code)
     if isinstance(error, SettingsError):
         return Failure("the settings cannot be used:\n" + _indented(error), exit_code=USAGE)
     hint = getattr(error, "hint", None)

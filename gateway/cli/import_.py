@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from gateway.cli.environment import primary_of, read_settings, run
-from gateway.cli.failures import FAILED, USAGE, Failure
+from gateway.cli.failures import FAILED, INTERRUPTED, USAGE, Ended, Failure
 from primary.gallery.limits import URL_MAX_CHARS, USER_ID_MAX_CHARS
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ SHOWN_MAX = 20
 """Of the records that are left out; a file of the wrong format would fill the screen."""
 
 SHOWN_MAX_CHARS = 500
-
-INTERRUPTED = 130  # as shells report it
 
 _AGAIN = "Run the same command again to go on: what is there already is passed over."
 
@@ -106,9 +104,9 @@ def import_command(path: str, user: str, format_: Format | None, unknown: Unknow
             run(_import(settings, user, source, unknown, display))
     except InputError as error:
         raise Failure(str(error), error.hint, exit_code=USAGE) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended) as error:
         click.echo(f"tidepool: interrupted; {_told(tally, user)}\n  {_AGAIN}", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(error.exit_code if isinstance(error, Ended) else INTERRUPTED) from None
     raise SystemExit(_conclude(tally, user, path))
 
 

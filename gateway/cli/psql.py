@@ -30,6 +30,11 @@ async def _psql(settings: Settings, arguments: tuple[str, ...]) -> int:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         try:
             process = await asyncio.create_subprocess_exec(psql_path(), url, *arguments)
-            return await process.wait()
+            try:
+                return await process.wait()
+            except asyncio.CancelledError:
+                process.terminate()
+                await process.wait()
+                raise
         finally:
             loop.remove_signal_handler(signal.SIGINT)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -220,6 +222,31 @@ def test_a_command_does_not_stop_the_postgres_that_someone_else_uses(tidepool_al
     with embedded(data_dir) as server:
         assert tidepool_alone("migrate").exit_code == 0
         assert server.running()
+
+
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_stops_the_postgres_that_it_started(data_dir: Path, order: signal.Signals) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
+    asyncio.run(_made(data_dir))
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", "psql", "-Atc", "SELECT 1", "-c", "SELECT pg_sleep(60)"],
+        env=clean | {"TIDEPOOL_DATA_DIR": str(data_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        process.send_signal(order)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + order
+    assert b"Traceback" not in said
+    assert not EmbeddedPostgres(data_dir).running()
+
+
+async def _made(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir, settings=FAST)
+    await server.start()
+    await server.stop()
 
 
 def test_psql_runs_on_the_primary_and_gives_its_exit_code(tidepool: Invoke) -> None:

@@ -54,10 +54,10 @@ class Dev:
                     self.curls.append(line.strip())
         return time.monotonic() - begun
 
-    async def ctrl_c(self) -> tuple[int, float]:
+    async def ctrl_c(self, order: signal.Signals = signal.SIGINT) -> tuple[int, float]:
         """Press Ctrl-C, and give the exit code and the seconds until it had ended."""
         begun = time.monotonic()
-        os.killpg(self.process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        os.killpg(self.process.pid, order)  # as a terminal does: to every process of the group
         return await self.process.wait(), time.monotonic() - begun
 
     def paste(self, curl: str) -> Any:
@@ -116,8 +116,19 @@ async def test_a_second_one_on_the_same_data_is_refused_and_leaves_the_first_alo
     assert await asyncio.to_thread(dev.paste, dev.curls[2])
 
 
+async def test_a_terminal_that_is_closed_leaves_nothing_behind(dev: Dev, data_dir: Path) -> None:
+    await dev.start()
+    code, took_s = await dev.ctrl_c(signal.SIGHUP)
+    assert code == 0
+    assert took_s < 5
+    assert not EmbeddedPostgres(data_dir).running()
+
+
 @pytest.mark.alone
-async def test_ctrl_c_while_everything_is_still_starting_leaves_nothing_behind(dev: Dev, data_dir: Path) -> None:
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_an_end_while_everything_is_still_starting_leaves_nothing_behind(
+    dev: Dev, data_dir: Path, order: signal.Signals
+) -> None:
     dev.process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "dev"),
         env=dev.environment,
@@ -129,7 +140,7 @@ async def test_ctrl_c_while_everything_is_still_starting_leaves_nothing_behind(d
     async with asyncio.timeout(20):
         while not (data_dir / "postgres.start").exists():
             await asyncio.sleep(0.005)
-    _, took_s = await dev.ctrl_c()
+    _, took_s = await dev.ctrl_c(order)
     assert dev.process.stderr is not None
     said = (await dev.process.stderr.read()).decode()
     assert took_s < 5
