@@ -164,19 +164,44 @@ class Url:
     """A URL with a host, of one of ``schemes``."""
 
     schemes: tuple[str, ...]
-    host_needed: bool = True
     secret: bool = False
 
     def read(self, text: str) -> str:
         """See `Rule`."""
         parts = urlsplit(text)
         _ = parts.port  # raises ValueError for a bad one
-        if parts.scheme not in self.schemes or (self.host_needed and not parts.hostname):
+        if parts.scheme not in self.schemes or not parts.hostname:
             raise ValueError(text)
         return text
 
     def __str__(self) -> str:
         return "a URL that begins with " + " or ".join(f"{scheme}://" for scheme in self.schemes)
+
+
+@dataclass(frozen=True)
+class Database:
+    """The URL of a Postgres, as libpq reads it: it may name several hosts, and none."""
+
+    secret: bool = True
+
+    def read(self, text: str) -> str:
+        """See `Rule`."""
+        from psycopg import Error  # noqa: PLC0415  # many commands and most servers for trial have no such URL
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+        if not text.startswith(("postgresql://", "postgres://")):
+            raise ValueError
+        try:
+            conninfo_to_dict(text)
+        except (Error, UnicodeError):  # whose message can show a part of the password
+            raise ValueError from None
+        return text
+
+    def __str__(self) -> str:
+        return (
+            "a URL such as postgresql://user:password@host:5432/database, "
+            "in which a character that means something else is percent-encoded (# is %23, % is %25)"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from gateway.rules import (
     Choice,
+    Database,
     Duration,
     Folder,
     Host,
@@ -49,9 +50,7 @@ class Settings:
     """How one server runs. Raises `SettingsError` when its parts contradict each other."""
 
     # Where the data is. No database: an embedded Postgres inside the data directory.
-    database_url: Annotated[str | None, Url(("postgresql", "postgres"), host_needed=False, secret=True)] = field(
-        default=None, repr=False
-    )
+    database_url: Annotated[str | None, Database()] = field(default=None, repr=False)
     data_dir: Annotated[Path, Folder()] = Path("data")
 
     # Where to listen. Loopback, for a server that nobody configured must not be open to a network.

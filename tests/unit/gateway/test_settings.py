@@ -103,6 +103,7 @@ def test_every_setting_can_be_set():
         ("JWKS_URL", "ftp://x/keys", "https:// or http://"),
         ("JWKS_URL", "https:///keys", "https:// or http://"),
         ("DATABASE_URL", "mysql://db/x", "postgresql://"),
+        ("DATABASE_URL", "postgresql://u@db/x?sslmod=require", "postgresql://"),
         ("LOOK_LIVE_MS", "1", "a whole number from 2 to 500"),
         ("LOOK_IDLE_MS", "501", "a whole number from 2 to 500"),
         ("EVENT_HEARTBEAT_S", "0", "a number of seconds"),
@@ -137,6 +138,20 @@ def test_a_secret_that_is_short_or_a_public_key_is_refused_and_not_shown(secret)
     (told,) = problems({"TIDEPOOL_JWT_SECRET": secret})
     assert "at least 32 bytes" in told
     assert secret not in told
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hunter%2zz@db/x", "postgresql://u:hunter2@db:x/y?options=-c a=1"])
+def test_a_database_url_that_cannot_be_read_is_refused_and_not_shown(url):
+    (told,) = problems({"TIDEPOOL_DATABASE_URL": url})
+    assert "%25" in told
+    assert "hunter" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://one:5432,two:5433/x?target_session_attrs=read-write", "postgres:///x?host=/run/postgresql"]
+)
+def test_a_database_url_may_be_all_that_libpq_reads(url):
+    assert Settings.from_environment({"TIDEPOOL_DATABASE_URL": url}).database_url == url
 
 
 def test_no_text_form_of_settings_shows_a_secret():
