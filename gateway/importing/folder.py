@@ -40,15 +40,22 @@ def read_file(path: Path, name: str, *, url_prefix: str = "") -> Found | Refused
             return Refused.at(origin, "", "is not a file")
         with path.open("rb") as stream:
             png = read_png(stream, png_record.KEYWORDS)
-            written_s = os.fstat(stream.fileno()).st_mtime
+            written = _time(os.fstat(stream.fileno()).st_mtime)
         values = png_record.values(png)
     except RecordError as error:
         return Refused.at(origin, error.field, error.reason)
     except OSError as error:
         return Refused.at(origin, "", f"cannot be read: {error.strerror or error}")
     values["image_url"] = url_prefix + quote_from_bytes(os.fsencode(name.replace(os.sep, "/")), safe="/")
-    values["created_at"] = datetime.fromtimestamp(written_s, UTC)
+    values["created_at"] = written
     return Found(origin, values, content=f"png:{png.sha256}")
+
+
+def _time(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError):  # some disks keep any number of 64 bits
+        raise RecordError("created_at", "the file's time is not of the years 1 to 9999") from None
 
 
 def _files(folder: Path, *, top: bool = False) -> Iterator[Path | Refused]:

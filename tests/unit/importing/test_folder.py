@@ -70,6 +70,15 @@ def test_a_picture_of_automatic1111(tmp_path: Path):
     }
 
 
+@pytest.mark.parametrize("seconds", [-(10**14), 3 * 10**11])
+def test_a_file_whose_time_is_none_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int):
+    """Memory and some network disks keep such times; where the tests run there may be none."""
+    (tmp_path / "one.png").write_bytes(png(text("parameters", PARAMETERS)))
+    fstat = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([*fstat(fd)[:7], seconds, seconds, seconds]))
+    assert told(tmp_path) == "one.png: created_at: the file's time is not of the years 1 to 9999"
+
+
 def test_a_picture_of_comfyui(tmp_path: Path):
     (tmp_path / "one.PNG").write_bytes(png(text("prompt", json.dumps(GRAPH)), text("workflow", "{}")))
     found = values(tmp_path)
