@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from gateway.rules import SECRET_BYTES_MIN
+from gateway.rules import SigningSecret
 from gateway.settings import SettingsError
 
 NAME = "jwt-secret"
@@ -15,8 +15,8 @@ NAME = "jwt-secret"
 def load_or_create_secret(data_dir: Path) -> str:
     """Give the secret that is kept in the data directory, made at the first call; only its owner may read it.
 
-    Two processes that make one at once end with the same. Raises `SettingsError` when the file holds none, and where
-    it cannot be made or read.
+    Two processes that make one at once end with the same. Raises `SettingsError` when the file holds none, or cannot
+    be read or made.
     """
     path = data_dir / NAME
     try:
@@ -24,12 +24,12 @@ def load_or_create_secret(data_dir: Path) -> str:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             _create(path)
         path.chmod(0o600)
-        secret = path.read_text().strip()
+        return SigningSecret().read(path.read_text().strip())
     except OSError as error:
-        raise SettingsError([f"{path} cannot be made or read: {error.strerror}"]) from error
-    if len(secret) < SECRET_BYTES_MIN:
-        raise SettingsError([f"{path} holds no secret: delete it to have a new one made (old tokens end with it)"])
-    return secret
+        raise SettingsError([f"{path} cannot be read, or made where there is none: {error.strerror}"]) from None
+    except ValueError:  # too short, a public key, no text
+        told = f"{path} holds no secret: delete it to have a new one made (old tokens end with it)"
+        raise SettingsError([told]) from None
 
 
 def _create(path: Path) -> None:

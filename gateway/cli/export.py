@@ -16,6 +16,7 @@ import click
 
 from gateway.cli.environment import primary_of, read_settings, run
 from gateway.cli.failures import INTERRUPTED, USAGE, Ended, Failure
+from gateway.cli.user import USER
 from gateway.cli.working_folder import working_folder
 from gateway.settings import Settings
 
@@ -28,7 +29,7 @@ PART_BYTES = 1 << 20
 
 
 @click.command("export")
-@click.argument("user")
+@click.argument("user", type=USER)
 @click.option(
     "--format",
     "form",

@@ -9,7 +9,8 @@ import click
 
 from gateway.cli.environment import primary_of, read_settings, run
 from gateway.cli.failures import FAILED, INTERRUPTED, USAGE, Ended, Failure
-from primary.gallery.limits import URL_MAX_CHARS, USER_ID_MAX_CHARS
+from gateway.cli.user import USER
+from primary.gallery.limits import URL_MAX_CHARS
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,12 +30,6 @@ SHOWN_MAX_CHARS = 500
 _AGAIN = "Run the same command again to go on: what is there already is passed over."
 
 
-def _user(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not 1 <= len(value) <= USER_ID_MAX_CHARS or "\0" in value:
-        raise click.BadParameter(f"a user id has 1 to {USER_ID_MAX_CHARS} characters.")
-    return value
-
-
 def _prefix(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if len(value) >= URL_MAX_CHARS:
         raise click.BadParameter(f"it leaves no room in {URL_MAX_CHARS} characters.")
@@ -43,7 +38,7 @@ def _prefix(_context: click.Context, _parameter: click.Parameter, value: str) ->
 
 @click.command("import")
 @click.argument("path", metavar="FILE_OR_FOLDER")
-@click.option("--user", required=True, callback=_user, help="Whose images they become.")
+@click.option("--user", type=USER, required=True, help="Whose images they become.")
 @click.option(
     "--format",
     "format_",

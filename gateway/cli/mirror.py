@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gateway.cli.environment import primary_of, read_settings, run
+from gateway.cli.user import USER
 from gateway.settings import Settings
 
 
@@ -17,14 +18,14 @@ def mirror() -> None:
 
 
 @mirror.command("status")
-@click.option("--user", help="Only of this user.")
+@click.option("--user", type=USER, help="Only of this user.")
 def mirror_status(user: str | None) -> None:
     """Show for each user how many changes wait or are parked, and why."""
     run(_status(read_settings(), user))
 
 
 @mirror.command("retry")
-@click.option("--user", help="Only of this user.")
+@click.option("--user", type=USER, help="Only of this user.")
 def mirror_retry(user: str | None) -> None:
     """Try again at once what failed or was parked."""
     run(_retry(read_settings(), user))

@@ -7,11 +7,12 @@ import time
 import click
 
 from gateway.cli.environment import primary_of, read_settings, run
+from gateway.cli.user import USER
 from gateway.settings import Settings
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", type=USER)
 def rebuild(user: str) -> None:
     """Build the replica of USER anew.
 

@@ -25,7 +25,7 @@ def token(user: str, admin: bool, ttl_s: int) -> None:
 
 def make_token(settings: Settings, user: str, *, admin: bool = False, ttl_s: int = DAY_S) -> str:
     """Sign a token as the server with these settings believes it. Raises `Failure`."""
-    from gateway.auth.secret import load_or_create_secret
+    from gateway.auth.secret import NAME, load_or_create_secret
     from gateway.auth.tokens import issue
 
     if settings.jwks_url is not None:
@@ -33,7 +33,14 @@ def make_token(settings: Settings, user: str, *, admin: bool = False, ttl_s: int
             f"tokens are made by whoever holds the keys behind {settings.jwks_url}.",
             "Unset TIDEPOOL_JWKS_URL to have this server sign its own.",
         )
-    secret = settings.jwt_secret or load_or_create_secret(settings.data_dir)
+    secret = settings.jwt_secret
+    if secret is None:
+        found = (settings.data_dir / NAME).exists()
+        secret = load_or_create_secret(settings.data_dir)
+        if not found:  # on stderr, for the token alone is the output
+            where = settings.data_dir.absolute()
+            click.echo(f"tidepool: made the secret that signs it in {where}, where there was none.", err=True)
+            click.echo("  A server whose data is elsewhere does not believe it: set TIDEPOOL_DATA_DIR.", err=True)
     try:
         return issue(secret, user, admin=admin, ttl_s=ttl_s, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
     except ValueError as error:

@@ -8,6 +8,7 @@ import click
 
 from gateway.cli.environment import primary_of, read_settings, run
 from gateway.cli.failures import FAILED
+from gateway.cli.user import USER
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.option("--user", "users", multiple=True, metavar="USER", help="Only this user's replica; may be given again.")
+@click.option("--user", "users", type=USER, multiple=True, help="Only this user's replica; may be given again.")
 def verify_command(users: tuple[str, ...]) -> None:
     """Compare replicas with the primary.
 

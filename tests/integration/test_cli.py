@@ -182,11 +182,24 @@ def test_token_is_made_out_as_the_server_asks_for(tidepool: Invoke) -> None:
 def test_token_uses_the_secret_that_the_server_keeps_and_starts_no_database(
     tidepool_alone: Invoke, data_dir: Path
 ) -> None:
-    first = tidepool_alone("token", "alice").output
+    first = tidepool_alone("token", "alice")
     secret = (data_dir / "jwt-secret").read_text().strip()
-    assert claims(first, secret)["sub"] == "alice"
-    assert claims(tidepool_alone("token", "bob").output, secret)["sub"] == "bob"
+    assert claims(first.stdout, secret)["sub"] == "alice"
+    assert str(data_dir) in first.stderr, "who is in the wrong folder learns of it"
+    second = tidepool_alone("token", "bob")
+    assert claims(second.stdout, secret)["sub"] == "bob"
+    assert second.stderr == ""
     assert not (data_dir / "postgres").exists()
+
+
+@pytest.mark.parametrize("user", ["", "x" * 256, "\udcff"])
+@pytest.mark.parametrize(
+    "command", ["rebuild", "export", "verify --user", "mirror status --user", "mirror retry --user", "import x --user"]
+)
+def test_what_is_no_user_is_wrong_use_of_every_command(tidepool: Invoke, command: str, user: str) -> None:
+    told = tidepool(*command.split(), user)
+    assert told.exit_code == 2
+    assert "a user id" in told.output
 
 
 def test_token_refuses_what_cannot_be_a_user_or_a_time(tidepool: Invoke) -> None:

@@ -204,13 +204,17 @@ def test_a_made_secret_is_kept_for_its_owner_alone(tmp_path):
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_secret_file_without_a_secret_is_refused(tmp_path):
-    (tmp_path / "jwt-secret").write_text("\n")
+@pytest.mark.parametrize(
+    "held", [b"\n", b"\xff" * 40, b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0C\n-----END PUBLIC KEY-----\n"]
+)
+def test_a_secret_file_without_a_secret_is_refused(tmp_path, held):
+    (tmp_path / "jwt-secret").write_bytes(held)
     with pytest.raises(SettingsError, match="delete it"):
         load_or_create_secret(tmp_path)
 
 
-def test_a_secret_that_cannot_be_kept_is_told_with_the_reason(tmp_path):
+def test_a_secret_that_cannot_be_read_or_made_is_told(tmp_path):
     (tmp_path / "jwt-secret").mkdir()
-    with pytest.raises(SettingsError, match="jwt-secret cannot be made or read: Is a directory"):
-        load_or_create_secret(tmp_path)
+    for data_dir in (tmp_path, Path("/proc/none-of-that-name")):
+        with pytest.raises(SettingsError, match=f"{data_dir}/jwt-secret cannot be read"):
+            load_or_create_secret(data_dir)
