@@ -49,9 +49,9 @@ def _check_is_json(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Take a body that says that it is JSON, in UTF-8 and not compressed, or that says nothing of itself."""
     for name, value in headers:
         if name == b"content-type":
-            kind, _, parameters = value.lower().partition(b";")
-            charset = parameters.partition(b"charset=")[2].strip(b' "')
-            if kind.strip() != b"application/json" or charset not in {b"", b"utf-8", b"utf8"}:
+            kind, *parameters = (part.strip() for part in value.lower().split(b";"))
+            charsets = [each[8:].strip(b'"') for each in parameters if each.startswith(b"charset=")]
+            if kind != b"application/json" or not {b"utf-8", b"utf8"}.issuperset(charsets):
                 raise _unsupported("Content-Type", "must be application/json")
         elif name == b"content-encoding" and value.strip().lower() != b"identity":
             raise _unsupported("Content-Encoding", "is not understood: send the body as it is")

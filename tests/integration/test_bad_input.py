@@ -263,7 +263,16 @@ async def test_a_body_that_says_it_is_no_json_is_not_read_as_json(alices: httpx.
             assert_problem(answer, 415, "unsupported_media_type", "Content-Encoding")
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON;charset=UTF-8", None])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=utf-8",
+        "Application/JSON;charset=UTF-8",
+        'application/json; charset="utf-8"; v=1',
+        "application/json;odata=verbose",
+        None,
+    ],
+)
 async def test_json_is_taken_however_its_header_is_written(alices: httpx.AsyncClient, kind: str | None) -> None:
     headers = {"Content-Type": kind} if kind else {}
     answer = await alices.post("/api/images", content=json.dumps(IMAGE), headers=headers)
