@@ -7,7 +7,7 @@ import click
 from primary.gallery.limits import USER_ID_MAX_CHARS
 
 
-class _User(click.ParamType[str]):
+class _User(click.ParamType):  # type: ignore[type-arg]  # which is generic only in later releases
     name = "user"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
