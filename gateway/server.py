@@ -285,9 +285,13 @@ class _Server(uvicorn.Server):
             raise
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
         assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
+        try:
+            await super().startup(sockets)
+            sockets[0].getsockname()  # uvloop only closes the socket when it cannot listen on it
+        except OSError as error:  # who binds it a moment before or after may be first to listen
+            raise CannotListen(f"cannot listen on {host} port {port}: another program does") from error
         _log.info("listening", host=host, port=port)
         if self._ready is not None:
             told = self._ready(host, port)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+import uvloop
 
+from gateway import server
+from gateway.settings import Settings
 from primary.embedded import EmbeddedPostgres
 from primary.embedded.postmaster import Postmaster
 from tests.conftest import Serving
@@ -288,6 +292,26 @@ async def test_a_server_on_a_port_that_is_taken_says_so(server_process: ServerPr
     assert "TIDEPOOL_PORT" in second.stderr
     assert "Traceback" not in second.stderr
     assert not other.exists(), "it found out before it made anything"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_port_that_another_begins_to_listen_on_meanwhile_is_told_too(
+    data_dir: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    bind = server._bind
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def bound(host: str, port: int) -> socket.socket:
+            made = bind(host, port)
+            other.bind(made.getsockname())
+            other.listen()
+            return made
+
+        monkeypatch.setattr(server, "_bind", bound)
+        settings = Settings(data_dir=data_dir, database_url=database_url, port=0, jwt_secret=SECRET)
+        with asyncio.Runner(loop_factory=loop) as runner, pytest.raises(server.CannotListen, match="another program"):
+            runner.run(server.serve(settings))
 
 
 # ── A database of one's own ─────────────────────────────────────────────────────────────────────────────────────
