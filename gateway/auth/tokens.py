@@ -24,6 +24,7 @@ from gateway.auth.cache import TokenCache
 TOKEN_LENGTH_MAX = 8_192  # what a proxy lets through as one header; more is an attempt to make us work
 USER_LENGTH_MAX = 255  # characters, as the replicas and the primary keep it
 FOREVER_S = 1 << 53  # past it are only NaN, the infinities and numbers that no clock reaches
+NOT_BEFORE_LEEWAY_S = 60  # an issuer whose clock is ahead hands out tokens that begin in a moment
 ADMIN = "admin"
 
 
@@ -124,6 +125,7 @@ class TokenVerifier:
                 algorithms=self._keys.algorithms,
                 audience=self._audience,
                 issuer=self._issuer,
+                leeway=NOT_BEFORE_LEEWAY_S,  # of nbf alone: the other times are not looked at there
                 options=_OPTIONS,
             )
         except jwt.PyJWTError as error:

@@ -143,6 +143,7 @@ async def test_an_asymmetric_token_does_not_pass_where_a_secret_is_meant():
         {"exp": 10**400},
         {"exp": [1]},
         {"nbf": int(time.time()) + 86_400},
+        {"nbf": int(time.time()) + 600},
         {"nbf": "x"},
         {"aud": "another service"},
     ],
@@ -156,6 +157,12 @@ async def test_claims_that_do_not_hold_are_refused(given):
     )
     token = f"{signing_input}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
     assert (await refusal(token)).code == "token_invalid"
+
+
+async def test_a_token_of_an_issuer_whose_clock_is_a_little_ahead_is_believed_at_once():
+    now = time.time()
+    token = signed(claims(nbf=now + 5, iat=now + 5))
+    assert (await TokenVerifier(SecretKey(SECRET)).verify(token)).user == "ada"
 
 
 @pytest.mark.parametrize(
