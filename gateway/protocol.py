@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from functools import partial
 from http import HTTPStatus
@@ -39,7 +40,6 @@ class Protocol(HttpToolsProtocol):
         if self._full:
             return
         self._unread_bytes += len(data)
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as offered:
@@ -51,6 +51,28 @@ class Protocol(HttpToolsProtocol):
                 self.send_400_response(told)
         if self._unread_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(Problem(431, "head_too_large", f"the headers are larger than {HEAD_MAX_BYTES} bytes"))
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            if self._unread_bytes == len(data):  # the first of a head
+                self._wait()
+        elif cycle.more_body:
+            self._wait()
+        else:
+            self._unset_keepalive_if_required()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin a connection."""
+        super().connection_made(transport)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait for the rest of a request as long as for the next one: who has gone without a word is not coming back.
+
+        A head has that time from its first byte on, of a body each part.
+        """
+        self._unset_keepalive_if_required()
+        later = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = later
 
     def _stay_with_http(self, rest: bytes) -> None:
         """Go on behind the head of a request that offers another protocol, which nobody has to take.
@@ -75,6 +97,7 @@ class Protocol(HttpToolsProtocol):
                 cycle.disconnected = True
                 cycle.message_event.set()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
 
     def on_headers_complete(self) -> None:
         """Begin a request."""
@@ -85,6 +108,7 @@ class Protocol(HttpToolsProtocol):
             self._full = True
             self.cycle.keep_alive = False
             raise OverflowError  # which ends the parser's work
+        self._unset_keepalive_if_required()
         before = self.cycle
         super().on_headers_complete()
         if self.pipeline:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+import gateway.server as server_module
 from tests.conftest import Serving
 from tests.support.http import save, until_metric
 from tests.support.server import RunningServer, token
@@ -120,3 +121,41 @@ async def test_a_body_is_read_though_another_protocol_is_offered(
     async with asyncio.timeout(10):
         assert [(await told(reader))[0] for _ in range(3)] == [201, 200, 200]
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "begun", ["", "GET /health/live HT", "POST /api/sync HTTP/1.1\r\nContent-Length: 9\r\n{}\r\n{{"]
+)
+async def test_who_begins_a_request_and_is_not_heard_of_again_is_not_waited_for(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
+    async with serving() as server, asyncio.timeout(5):
+        await server.client("alice").get("/api/me")
+        reader, writer = await connected(server)
+        writer.write(begun.format(who).encode())
+        assert await reader.read() == b""
+        writer.close()
+
+        reader, writer = await connected(server)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await told(reader))[0] == 200
+        writer.write(begun.format(who).encode())
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_who_sends_a_body_slowly_is_waited_for(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
+    body = b'{"min_version": null}'
+    async with serving() as server, asyncio.timeout(10):
+        reader, writer = await connected(server)
+        for _ in range(2):
+            head = f"POST /api/sync HTTP/1.1\r\nContent-Length: {len(body)}\r\n{who}\r\n"
+            for part in (head.encode(), body[:5], body[5:10], body[10:15], body[15:]):
+                await asyncio.sleep(0.15)
+                writer.write(part)
+            assert (await told(reader))[0] == 200
+        writer.close()
