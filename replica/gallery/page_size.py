@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import apsw
 
-PAGE_MAX_BYTES = 8 << 20
-"""500 images of 16 KB each. It waits in memory for whoever is slow to read it."""
+PAGE_MAX_BYTES = 32 << 20
+"""500 images of 65 KB each. It waits in memory for whoever is slow to read it."""
 
 _FEWER = 4  # times; a page is tried again with so many fewer, for what it is too large by is not known
 

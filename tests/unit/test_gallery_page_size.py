@@ -10,16 +10,16 @@ from typing import Any
 import apsw
 import pytest
 
-from replica.gallery import albums, detail
+from replica.gallery import albums, detail, page_size
 from replica.gallery.browse import browse
 from replica.gallery.images import newest
 from replica.gallery.listing import Filters, Listing
 from replica.gallery.page_cursor import PageCursor
-from replica.gallery.page_size import PAGE_MAX_BYTES
 from tests.support.gallery_rows import id_of, insert, moment, new_replica
 
 LONG = "語 " * 16_000
-ROWS = 300  # of 64 KB: twice and more what a page may have
+MAX_BYTES = 8 << 20
+ROWS = 300  # of 64 KB: twice and more what a page may have here
 LIMIT = 500
 
 Pages = Callable[[apsw.Connection, PageCursor | None], tuple[bytes, PageCursor | None]]
@@ -75,14 +75,17 @@ def _edits(connection: apsw.Connection, after: PageCursor | None) -> tuple[bytes
     ],
     ids=["the newest", "by a filter", "by an order", "by a search", "albums", "edits"],
 )
-def test_a_page_of_large_rows_ends_sooner_and_the_next_goes_on(connection: apsw.Connection, read: Pages) -> None:
+def test_a_page_of_large_rows_ends_sooner_and_the_next_goes_on(
+    connection: apsw.Connection, read: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_size, "PAGE_MAX_BYTES", MAX_BYTES)
     longest = connection.limit(apsw.SQLITE_LIMIT_LENGTH)
     met: list[str] = []
     after = None
     pages = 0
     while not pages or after is not None:
         text, after = read(connection, after)
-        assert PAGE_MAX_BYTES // 8 < len(text) <= PAGE_MAX_BYTES or after is None
+        assert MAX_BYTES // 8 < len(text) <= MAX_BYTES or after is None
         met += [row["id"] for row in json.loads(b"[%b]" % text)]
         pages += 1
     assert sorted(met) == sorted(map(id_of, range(ROWS)))
