@@ -5,12 +5,14 @@ of its own, what the next pull would ask: what changed since then. Who syncs the
 answer, and needs no round trip; who wants to know what is new *now* looks, as ever.
 
 A user is looked after once for each time that the replica was brought on: of one that is not followed here, a single
-write looks in vain. Where the replica stands elsewhere by then, or the answer was not all, it is dropped, and a pull
-follows.
+write looks in vain, and what it found is dropped soon. So it is where the replica stands elsewhere by then, or the
+answer was not all, and a pull follows.
 """
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections import OrderedDict
 
 from primary.cursor import Cursor
@@ -18,7 +20,8 @@ from primary.feed import Pull
 from primary.latest import keep
 
 STANDS_MAX = 1_000  # users
-PULLS_MAX = 100  # are kept until they are taken, which is at once for who is followed
+PULLS_MAX = 100
+KEPT_S = 5.0  # until a pull is taken, which is at once for who is followed: it may have 2,000 rows, of any size
 
 
 class Ahead:
@@ -39,6 +42,7 @@ class Ahead:
     def keep(self, user: str, since: Cursor, pull: Pull) -> None:
         """Keep a pull that is whole, in the place of an older one."""
         keep(self._pulls, user, (since, pull), PULLS_MAX)
+        asyncio.get_running_loop().call_later(KEPT_S, self._drop, user, weakref.ref(pull))
 
     def take(self, user: str, since: Cursor, position: int, at_least: Cursor) -> Pull | None:
         """See `Feed.ahead`."""
@@ -47,6 +51,10 @@ class Ahead:
             return None
         self.stood(user, pull.cursor)
         return pull
+
+    def _drop(self, user: str, pull: weakref.ref[Pull]) -> None:
+        if user in self._pulls and self._pulls[user][1] is pull():
+            del self._pulls[user]
 
     def forget(self, user: str) -> None:
         """Drop what is kept of a user, who is pulled now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from primary import ahead, postgres_feed, touched
 from primary.cursor import Cursor
 from primary.declaration import Catalog
 from primary.errors import PrimaryUnavailable
+from primary.feed import Pull
 from primary.gallery import activity, images
 from primary.gallery.errors import NotFound
 from primary.gallery.records import NewImage
@@ -199,6 +201,22 @@ async def test_it_is_bounded_by_users_and_by_statements(
         await bay.assert_same(user)
     assert bay.feed.looks - counted == 1  # ann's was pushed out
     assert [*primary.touched._by] == [(INSERT_RETURNING,)]
+
+
+async def test_what_nobody_takes_is_let_go_soon(bay: Bay, primary: Primary, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+    keep = ahead.Ahead.keep
+
+    def kept(self: ahead.Ahead, user: str, since: Cursor, pull: Pull) -> None:
+        keep(self, user, since, pull)
+        weakref.finalize(pull, gone.set)
+
+    monkeypatch.setattr(ahead.Ahead, "keep", kept)
+    monkeypatch.setattr(ahead, "KEPT_S", 0.05)
+    await followed(bay, primary)
+    await save(primary)
+    async with asyncio.timeout(10):
+        await gone.wait()
 
 
 @pytest.mark.parametrize("key", [None, "k"])
