@@ -28,6 +28,7 @@ from primary.errors import (
     InvalidValue,
     MigrationsPending,
     PrimaryBusy,
+    PrimarySlow,
     PrimaryUnavailable,
 )
 from replica.errors import ReadTimeout, ReplicaUnavailable, Unfinished
@@ -155,6 +156,13 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         "primary_unavailable",
         "the primary database is busy, and nothing was written",
         hint="Try again shortly: something else had what this request needs.",
+        headers=_UNAVAILABLE,
+    ),
+    PrimarySlow: lambda error: Problem(
+        503,
+        "primary_unavailable",
+        "the primary database took too long, and was told to stop",
+        hint=error.hint,
         headers=_UNAVAILABLE,
     ),
     PrimaryUnavailable: lambda _: Problem(

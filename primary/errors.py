@@ -2,7 +2,8 @@
 
 PrimaryError
 ├── PrimaryUnavailable      Postgres cannot be reached; trying again can help
-│   └── PrimaryBusy         it can, but gave this up: a time limit, no room
+│   ├── PrimarySlow         it can, but took longer than it may
+│   └── PrimaryBusy         it can, but gave this up: a time limit of its own, no room
 │       └── InTheWay        another transaction has what this one needs: a lock, a deadlock
 ├── NotAllowed              the role that is connected as lacks a right
 ├── MigrationsPending       the database is not the one that this program declares
@@ -32,6 +33,12 @@ class PrimaryUnavailable(PrimaryError):
 
     hint = "Try again shortly; check that Postgres runs and that TIDEPOOL_DATABASE_URL points to it."
     retry = True
+
+
+class PrimarySlow(PrimaryUnavailable):
+    """The primary database took too long, and was told to stop."""
+
+    hint = "Ask for less at once; what takes long on an idle machine too will not get better by trying again."
 
 
 class PrimaryBusy(PrimaryUnavailable):

@@ -55,7 +55,7 @@ class Line:
         It is planned once for each connection. A connection that does not answer ``within_s`` is given up.
         """
         try:
-            async with patience(within_s):
+            async with patience(within_s, asks=False):
                 if self._connection is None:
                     await self._connect()
                 return await self._ask(question, values)

@@ -27,11 +27,12 @@ from primary.errors import (
     NotAllowed,
     PrimaryBusy,
     PrimaryError,
+    PrimarySlow,
     PrimaryUnavailable,
 )
 from primary.lent import Lent
 from primary.line import Connection, Line
-from primary.patience import patience
+from primary.patience import Stopped, patience
 from primary.pool import Pool
 from primary.touched import Statements, Touched
 from primary.transaction import BEGIN, Behind
@@ -177,7 +178,7 @@ class Primary:
         async with self._ping_lock:
             await self._ping_line.ask("SELECT 1", within_s=self._connect_timeout_s)
             if not was_reachable:
-                async with self._translated(), patience(self._connect_timeout_s):
+                async with self._translated(), patience(self._connect_timeout_s, asks=False):
                     await self._pool.check()
             self._reachable = True
 
@@ -304,7 +305,7 @@ class Primary:
         meaning = translate(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
         if isinstance(error, PoolTimeout) and not self._reachable:  # none became free, for none can be made
             meaning = PrimaryUnavailable()
-        if isinstance(meaning, PrimaryUnavailable) and not isinstance(meaning, PrimaryBusy):
+        if isinstance(meaning, PrimaryUnavailable) and not isinstance(meaning, PrimaryBusy | PrimarySlow):
             self._lose()
         return meaning or error
 
@@ -328,6 +329,8 @@ def give_up(connection: Connection) -> None:
 def translate(error: BaseException | None) -> PrimaryError | None:
     """Give the error that a driver's error means to callers, None where it is a defect of ours."""
     match error:
+        case Stopped():
+            return PrimarySlow()
         case TimeoutError():
             return PrimaryUnavailable("the primary database did not answer in time")
         case PoolTimeout():

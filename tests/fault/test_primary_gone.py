@@ -10,15 +10,21 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from primary.declaration import Catalog
 from primary.embedded import EmbeddedPostgres
-from primary.errors import PrimaryUnavailable
+from primary.errors import PrimarySlow, PrimaryUnavailable
+from primary.gallery import images
+from primary.gallery.records import NewImage
 from primary.migrate import migrate
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
+from primary.write import writing
 from replica.errors import ReplicaUnavailable
 from tests.support.bay import Bay, opened
+from tests.support.databases import through
+from tests.support.http import execute
 from tests.support.proxy import PostgresProxy
 from tests.support.replicas import change, grow, held, truth
 
@@ -176,16 +182,14 @@ async def test_syncs_go_on_by_themselves_over_restarts_of_postgres(
 @pytest.fixture
 async def remote(proxy: PostgresProxy, catalog: Catalog, primary: Primary) -> AsyncIterator[Bay]:
     """A bay that pulls through the proxy; ``primary`` goes past it."""
-    through = Primary(proxy.url, connect_timeout_s=2, answer_timeout_s=ANSWER_S)
-    await through.open()
-    try:
-        async with opened(through, catalog, PostgresFeed(through, catalog)) as bay:
-            await grow(primary, "ann", ROWS)
-            await bay.store.sync("ann")
-            yield bay
-    finally:
-        await proxy.resume()
-        await through.close()
+    async with through(proxy.url, connect_timeout_s=2, answer_timeout_s=ANSWER_S) as far:
+        try:
+            async with opened(far, catalog, PostgresFeed(far, catalog)) as bay:
+                await grow(primary, "ann", ROWS)
+                await bay.store.sync("ann")
+                yield bay
+        finally:
+            await proxy.resume()
 
 
 async def _broken(proxy: PostgresProxy, how: str) -> None:
@@ -274,3 +278,35 @@ async def test_a_stalled_pull_does_not_keep_others_from_their_replicas(
         await held(remote.store, "ann")
     for pull in pulls:
         await _soon(pull, PrimaryUnavailable, within_s=3 * SOON_S)
+
+
+# ------------------------------------------------------------- it takes long, and is there
+
+
+SLOWLY = (
+    "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END'",
+    "CREATE TRIGGER slowly BEFORE INSERT ON image FOR EACH ROW EXECUTE FUNCTION slowly()",
+)
+
+
+async def test_what_takes_too_long_is_given_up_and_is_no_outage(primary: Primary, catalog: Catalog) -> None:
+    """Else one request that asks for much would have everybody's refused."""
+    async with (
+        through(primary.url, answer_timeout_s=0.3) as near,
+        opened(near, catalog, PostgresFeed(near, catalog)) as bay,
+    ):
+        await grow(primary, "ann", ROWS)
+        await bay.store.sync("ann")
+        for statement in SLOWLY:
+            await execute(primary.url, statement)
+        with pytest.raises(PrimarySlow):
+            async with writing(near, "ann") as write:
+                await images.create(write, NewImage(prompt="a pool", image_url="https://images.example/1.png"))
+        assert near.reachable
+        with pytest.raises(PrimarySlow):
+            async with near.transaction() as connection:
+                await connection.execute(sa.text("SELECT pg_sleep(60)"))
+        assert near.reachable
+        await bay.assert_same("ann")
+        asleep = "SELECT query FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        assert await execute(primary.url, asleep) == []
