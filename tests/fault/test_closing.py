@@ -15,7 +15,7 @@ import pytest
 from primary.declaration import Catalog
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
-from replica import seal, store
+from replica import seal, tasks
 from replica.errors import DataDirectoryLocked, ReplicaUnavailable
 from replica.slots import Slot
 from replica.store import Store
@@ -160,7 +160,7 @@ async def test_closing_does_not_wait_until_a_long_stage_is_done(bay: Bay) -> Non
     long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT "
     endless = f"CREATE TABLE endless AS {long} CASE WHEN i = 1000 THEN calls() END FROM n"
     finishing = await _last_stage(bay, [endless], lambda: str(loop.call_soon_threadsafe(begun.set)))
-    bay.store._start(finishing)
+    bay.store._tasks.start(finishing)
     await begun.wait()
     async with asyncio.timeout(4):
         await bay.close()
@@ -202,7 +202,7 @@ async def test_a_file_that_is_being_closed_for_another_is_closed_though_that_is_
     bay: Bay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its writing thread would keep the process from ending, and nobody would take its log in and seal that."""
-    monkeypatch.setattr(store, "CLOSE_GRACE_S", 0.0)
+    monkeypatch.setattr(tasks, "CLOSE_GRACE_S", 0.0)
     loop, begun, left = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     await grow(bay.primary, "ann", 3)
     await bay.store.sync("ann")
@@ -218,7 +218,7 @@ async def test_a_file_that_is_being_closed_for_another_is_closed_though_that_is_
 
     reading = asyncio.create_task(bay.store.read("ann", wait, long=True))
     await begun.wait()
-    making_room = bay.store._start(_closing(bay, slot))
+    making_room = bay.store._tasks.start(_closing(bay, slot))
     while slot.replica is not None:
         await asyncio.sleep(0)
     closing = asyncio.create_task(bay.close())

@@ -309,7 +309,7 @@ async def test_a_log_that_a_large_change_made_long_is_taken_in_after_it_and_does
         made = log.stat().st_size
         assert made > 4 << 20
         counts = []
-        while tasks := [*bay.store._tasks]:
+        while tasks := [*bay.store._tasks._tasks]:
             counts.append((await bay.store.read("ann", count_images)).value)
             await asyncio.wait(tasks, timeout=0.001)
         assert len({*counts}) == 1

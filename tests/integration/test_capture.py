@@ -572,7 +572,7 @@ async def test_triggers_that_were_not_at_work_are_found_and_every_replica_starts
         assert await capture_pending(conn, shapes.catalog) == []
     # They stand at a version at which replicas may have been built without these rows: the oracle must start over too.
     fresh = Oracle(primary, shapes.metadata)
-    store._feed = fresh
+    store._syncing._feed = fresh
     await assert_caught_up(store, fresh, "ann", "bob", "cat", "dan")
     assert store.counts().rebuilds == rebuilds + 4
 
