@@ -55,6 +55,7 @@ async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
     ahead of this program, and `OtherSchema`.
     """
     async with primary.transaction(_MIGRATION_MAX_S) as conn:
+        await conn.execute(sa.select(sa.func.set_config("statement_timeout", "0", True)))  # a role may have one
         await conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         # Behind who waits for a table wait all who come later; so what has it is not waited for as long as it likes.
         wait_ms = round(primary.answer_timeout_s * 1000)

@@ -47,6 +47,9 @@ _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # Where row-level security would hide rows from us, reading them fails: a replica that lacks them would be wrong.
 _ALL_ROWS = "set_config('row_security', 'off', true)"
 
+# How long a first copy takes is a matter of its rows, and of how soon they are taken; each wait for more has its bound.
+_HELD = f"SELECT {_ALL_ROWS}, set_config('statement_timeout', '0', true)"
+
 # To plan a small pull takes Postgres longer than to answer it. So its statements are prepared, and their values fenced
 # in (OFFSET 0, a SELECT of its own): then a plan for any values seems as good as one for these, and is kept. It is as
 # good as long as it goes by the indexes, however small the tables were when it was made.
@@ -231,7 +234,7 @@ class PostgresPull:
         """Take a snapshot and hold it, to stream from."""
         async with together(self._connection):
             await self._connection.execute(_BEGIN)
-            await self._connection.execute(f"SELECT {_ALL_ROWS}")
+            await self._connection.execute(_HELD)
             asked = await self._ask(_STAND, prepare=False)  # else it would have to be planned as it is above
             if self._since is None or self.kind is Kind.SNAPSHOT:
                 await self._connection.execute(_AS_THEY_LIE)

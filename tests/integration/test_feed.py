@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from primary import postgres_feed
 from primary.cursor import Cursor
@@ -615,6 +616,19 @@ async def test_after_a_pull_that_was_left_half_way_the_pool_is_whole(how: str, w
             pulls = await asyncio.gather(*(pulled(feed, "ann") for _ in range(6)))
         assert [sum(len(batch.rows) for batch in batches) for _, batches in pulls] == [5_000] * 6
         assert near.reachable
+
+
+async def test_a_roles_time_limit_for_a_statement_is_not_one_for_a_first_copy(primary: Primary) -> None:
+    await shelves(primary, "ann", 50_000)
+    async with (
+        through(make_conninfo(primary.url, options="-c statement_timeout=250")) as near,
+        PostgresFeed(near, shapes.catalog).pull("ann", None) as pull,
+        aclosing(streamed(pull)) as batches,
+    ):
+        rows = len((await anext(batches)).rows)
+        await asyncio.sleep(0.5)  # as a replica on a slow disk
+        rows += sum([len(batch.rows) async for batch in batches])
+    assert rows == 50_000
 
 
 @pytest.mark.parametrize("moment", ["first look", "rows", "end"])

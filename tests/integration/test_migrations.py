@@ -17,12 +17,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from psycopg.conninfo import make_conninfo
 
 from primary.capture import SCHEMA, engine_tables, install_capture
 from primary.declaration import Catalog, synced
 from primary.errors import InTheWay
 from primary.gallery.tables import catalog, metadata
-from primary.migrate import VERSION_TABLE, OtherSchema, UnknownRevision, _config, migrate, pending, write_step
+from primary.migrate import _LOCK, VERSION_TABLE, OtherSchema, UnknownRevision, _config, migrate, pending, write_step
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
@@ -232,6 +233,15 @@ async def test_migrations_at_once_wait_for_each_other_whatever_the_databases_iso
 async def test_a_migration_takes_as_long_as_it_takes(empty_database_url: str) -> None:
     async with through(empty_database_url, answer_timeout_s=0.05) as primary:
         assert len(await migrate(primary, catalog)) == STEPS + len(catalog)
+
+
+async def test_a_roles_time_limit_for_a_statement_is_not_one_for_a_migration(primary: Primary) -> None:
+    limited = make_conninfo(primary.url, options="-c statement_timeout=250")
+    async with primary.transaction() as other, through(limited) as slow:
+        await other.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))  # another is migrating
+        migrating = asyncio.create_task(migrate(slow, catalog))
+        await asyncio.wait([migrating], timeout=0.5)
+    assert await migrating == []
 
 
 async def test_a_migration_does_not_wait_long_for_a_table_that_others_then_wait_for_too(primary: Primary) -> None:
