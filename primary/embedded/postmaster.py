@@ -39,13 +39,16 @@ class Postmaster:
         # The lines are the process id, data directory, start time, port, socket directory, address, memory
         # key, status.
         pid = int(lines[0])
+        its_path = lines[1].strip()
         socket_dir = lines[4].strip() if len(lines) > 4 else ""
-        if socket_dir == lines[1].strip():
-            socket_dir = str(cluster)  # which may have been moved since, or go by another name there
+        if socket_dir == its_path:
+            socket_dir = its_path = str(cluster)  # which may have been moved since, or go by another name there
         status = lines[7].strip() if len(lines) > 7 else "starting"
         if _is_postmaster(pid, cluster):
             return cls(pid, socket_dir, status)
-        return cls(pid, socket_dir, status, apart=True) if _answers(socket_dir) else None
+        # A socket elsewhere is that of the path for which it was made: a copy of these files names it, too.
+        apart = its_path == str(cluster) and _answers(socket_dir)
+        return cls(pid, socket_dir, status, apart=True) if apart else None
 
 
 def _is_postmaster(pid: int, cluster: Path) -> bool:

@@ -262,6 +262,20 @@ async def test_a_path_too_long_for_a_socket_still_works(data_dir: Path) -> None:
     assert not folder.exists()
 
 
+async def test_a_copy_has_a_server_of_its_own_though_the_socket_that_its_files_name_answers(data_dir: Path) -> None:
+    long, copied = (data_dir / (name * 30) for name in ("long", "copy"))
+    long.mkdir()
+    (data_dir / "postgres").rename(long / "postgres")
+    first, second = EmbeddedPostgres(long), EmbeddedPostgres(copied)
+    url = await first.start()
+    shutil.copytree(long, copied)
+    assert not second.running()
+    assert await second.start() != url
+    await second.stop()
+    assert rows(url, "SELECT 1") == [(1,)]
+    await first.stop()
+
+
 async def test_the_environment_does_not_change_where_the_server_listens(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
