@@ -41,9 +41,10 @@ class Protocol(HttpToolsProtocol):
             return
         self._unread_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as offered:
-            self._stay_with_http(data[offered.args[0] :])
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as offered:
+                self._stay_with_http(data[offered.args[0] :])
         except HttpParserError:
             if not self._full:
                 told = "Invalid HTTP request received."
@@ -55,10 +56,17 @@ class Protocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             if self._unread_bytes == len(data):  # the first of a head
                 self._wait()
-        elif cycle.more_body:
+        elif cycle.more_body and not self.pipeline:  # behind others it is not read, and cannot come
             self._wait()
         else:
             self._unset_keepalive_if_required()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if it has come already."""
+        super().on_response_complete()
+        cycle: RequestResponseCycle = self.cycle
+        if cycle.more_body and not cycle.response_complete and not self.pipeline:
+            self._wait()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin a connection."""
@@ -85,8 +93,10 @@ class Protocol(HttpToolsProtocol):
             self.cycle.more_body = True
             self.parser = HttpRequestParser(self)
             self._rereading = True
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % each for each in framing))
-            self._rereading = False
+            try:
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % each for each in framing))
+            finally:
+                self._rereading = False
         if rest:
             self.data_received(rest)
 

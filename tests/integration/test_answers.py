@@ -146,6 +146,38 @@ async def test_who_begins_a_request_and_is_not_heard_of_again_is_not_waited_for(
         writer.close()
 
 
+async def test_a_body_that_was_begun_behind_another_request_is_waited_for_from_its_turn_on(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.5)
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
+    behind = f"POST /api/sync HTTP/1.1\r\nContent-Length: 2\r\n{who}\r\n"
+    async with serving(event_heartbeat_s=0.1, event_age_max_s=1.5) as server, asyncio.timeout(10):
+        await server.client("alice").get("/api/me")
+        reader, writer = await connected(server)
+        writer.write(f"GET /api/me HTTP/1.1\r\n{who}\r\n{behind}".encode())
+        assert (await told(reader))[0] == 200
+        assert await reader.read() == b""
+        writer.close()
+
+        reader, writer = await connected(server)
+        writer.write(f"GET /api/events HTTP/1.1\r\n{who}\r\n{behind}".encode())
+        await reader.readuntil(b"\r\n0\r\n\r\n")  # until the stream ends by itself, which takes longer
+        writer.write(b"{}")
+        assert (await told(reader))[0] == 200
+        writer.close()
+
+
+async def test_a_body_that_nobody_can_read_is_refused_though_another_protocol_is_offered(server: RunningServer) -> None:
+    reader, writer = await connected(server)
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: gzip\r\n"
+    writer.write(b"POST /api/sync HTTP/1.1\r\nHost: x\r\n%b\r\n" % offer)
+    async with asyncio.timeout(10):
+        assert (await told(reader))[0] == 400
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_who_sends_a_body_slowly_is_waited_for(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
     who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
