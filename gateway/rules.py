@@ -192,15 +192,17 @@ class Database:
         if not text.startswith(("postgresql://", "postgres://")):
             raise ValueError
         try:
-            conninfo_to_dict(text)
+            ports = str(conninfo_to_dict(text).get("port") or "").split(",")
         except (Error, UnicodeError):  # whose message can show a part of the password
             raise ValueError from None
+        if not all(port == "" or (port.isdecimal() and 0 < int(port) < 1 << 16) for port in ports):
+            raise ValueError  # which libpq finds when it connects: a password with a slash ends in it, as a port
         return text
 
     def __str__(self) -> str:
         return (
             "a URL such as postgresql://user:password@host:5432/database, "
-            "in which a character that means something else is percent-encoded (# is %23, % is %25)"
+            "in which a character that means something else is percent-encoded (/ is %2F, @ is %40, % is %25)"
         )
 
 

@@ -140,7 +140,16 @@ def test_a_secret_that_is_short_or_a_public_key_is_refused_and_not_shown(secret)
     assert secret not in told
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:hunter%2zz@db/x", "postgresql://u:hunter2@db:x/y?options=-c a=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter%2zz@db/x",
+        "postgresql://u:hunter2@db:x/y?options=-c a=1",
+        "postgresql://u:hunter2/hunter@db/x",
+        "postgresql://u:x,hunter2/y@db/x",
+        "postgresql://u:hunter2@db:65536/x",
+    ],
+)
 def test_a_database_url_that_cannot_be_read_is_refused_and_not_shown(url):
     (told,) = problems({"TIDEPOOL_DATABASE_URL": url})
     assert "%25" in told
@@ -148,7 +157,12 @@ def test_a_database_url_that_cannot_be_read_is_refused_and_not_shown(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://one:5432,two:5433/x?target_session_attrs=read-write", "postgres:///x?host=/run/postgresql"]
+    "url",
+    [
+        "postgresql://one:5432,two:5433/x?target_session_attrs=read-write",
+        "postgres:///x?host=/run/postgresql",
+        "postgres://a:1,b/",
+    ],
 )
 def test_a_database_url_may_be_all_that_libpq_reads(url):
     assert Settings.from_environment({"TIDEPOOL_DATABASE_URL": url}).database_url == url
