@@ -60,7 +60,8 @@ async def _endable(work: Coroutine[Any, Any, T]) -> T:
 
     def end(order: signal.Signals) -> None:
         given.append(order)
-        this.cancel()
+        if len(given) == 1:  # a terminal that is closed gives two: the next one would break off the clearing away
+            this.cancel()
 
     try:
         with orders(end, but={signal.SIGINT}):  # which is Python's, as KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import click
 
@@ -33,7 +34,8 @@ async def _psql(settings: Settings, arguments: tuple[str, ...]) -> int:
             try:
                 return await process.wait()
             except asyncio.CancelledError:
-                process.terminate()
+                with suppress(ProcessLookupError):  # the order was for all of a terminal's, and ended it already
+                    process.terminate()
                 await process.wait()
                 raise
         finally:

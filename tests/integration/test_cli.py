@@ -9,15 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import jwt
+import psutil
 import psycopg
 import pytest
 from click.testing import Result
 
+from gateway.cli.environment import run
+from gateway.cli.failures import Ended
 from primary.embedded import EmbeddedPostgres
 from replica.datadir import Ownership
 from replica.library import connect
@@ -237,8 +241,11 @@ def test_a_command_does_not_stop_the_postgres_that_someone_else_uses(tidepool_al
         assert server.running()
 
 
+@pytest.mark.parametrize("to_all", [False, True])
 @pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_is_ended_stops_the_postgres_that_it_started(data_dir: Path, order: signal.Signals) -> None:
+def test_a_command_that_is_ended_stops_the_postgres_that_it_started(
+    data_dir: Path, order: signal.Signals, to_all: bool
+) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
     asyncio.run(_made(data_dir))
     with subprocess.Popen(
@@ -246,14 +253,40 @@ def test_a_command_that_is_ended_stops_the_postgres_that_it_started(data_dir: Pa
         env=clean | {"TIDEPOOL_DATA_DIR": str(data_dir)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
-        process.send_signal(order)
+        if to_all:  # as when a terminal is closed; here psql has always ended by the time that the order is read
+            [psql] = [one for one in psutil.Process(process.pid).children() if one.name() == "psql"]
+            process.send_signal(signal.SIGSTOP)
+            os.killpg(process.pid, order)
+            while psql.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGCONT)
+        else:
+            process.send_signal(order)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + order
     assert b"Traceback" not in said
     assert not EmbeddedPostgres(data_dir).running()
+
+
+def test_an_order_to_end_that_comes_twice_breaks_off_nothing_that_is_cleared_away() -> None:
+    cleared = []
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            cleared.append(True)
+
+    with pytest.raises(Ended) as ended:
+        run(work())
+    assert (cleared, ended.value.exit_code) == ([True], 143)
 
 
 async def _made(data_dir: Path) -> None:
