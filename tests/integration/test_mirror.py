@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.gallery.mirror.limits import MirrorLimits
 from gateway.gallery.mirror.sealing import ApiKey, Sealer
@@ -494,6 +495,25 @@ async def test_an_outage_of_postgres_delays_and_loses_nothing(
     finally:
         await behind.close()
     assert server.calls == [("imageUpdate", "7", 80), ("imageIncrementO", "7", None)]
+
+
+async def test_a_right_that_is_lacking_is_told_once(database_url: str) -> None:
+    """Nothing else asks for these tables but writes; deliveries would rest unnoticed."""
+    await execute(database_url, "CREATE ROLE outsider LOGIN")
+    lacking = Primary(database_url.replace("//postgres@", "//outsider@"))
+    await lacking.open()
+    try:
+        with capture_logs() as told:
+            async with delivering(lacking), asyncio.timeout(10):
+                while not told:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+    finally:
+        await lacking.close()
+        await execute(database_url, "DROP ROLE outsider")
+    [one] = told
+    assert one["event"] == "mirror_failed"
+    assert "permission denied" in str(one["exc_info"])
 
 
 async def test_stopping_ends_what_is_under_way_and_the_next_start_goes_on(gallery: Gallery, server: Stash) -> None:

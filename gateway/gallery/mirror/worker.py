@@ -22,7 +22,7 @@ from gateway.gallery.mirror.graphql import Call, MirrorFailure, RowRefused, Serv
 from gateway.gallery.mirror.limits import MirrorLimits
 from gateway.gallery.mirror.sealing import CannotOpen, Sealer
 from gateway.settings import Settings
-from primary.errors import PrimaryBusy, PrimaryError
+from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
 from primary.gallery import outbox
 from primary.gallery.outbox import Taken
 from primary.postgres import Primary
@@ -162,8 +162,8 @@ class Mirror:
                     self._to_show.add(user)
 
     def _tell_trouble(self, error: BaseException) -> None:
-        """Log what keeps this from working, once until it works again. What the primary says of itself is known."""
-        if not self._in_trouble and not isinstance(error, PrimaryError):
+        """Log what keeps this from working, once until it works again. What others tell of the primary is known."""
+        if not self._in_trouble and not isinstance(error, PrimaryUnavailable | MigrationsPending):
             _log.error("mirror_failed", exc_info=error)
         self._in_trouble = True
 
