@@ -33,5 +33,7 @@ async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen: that it was cancelled says more to the caller
         raise cancelled
     task.result()
