@@ -2,7 +2,7 @@
 
 `EmbeddedPostgres` is the whole of it. Behind it: `binaries` (where the wheel keeps them), `account` (which
 system user they run as), `cluster` (how a data directory is made and checked), `postmaster` (whether a
-server runs in it).
+server runs in it), `libpq` (what must not lead elsewhere).
 """
 
 from primary.embedded.binaries import psql_path

@@ -19,6 +19,7 @@ from primary.embedded.account import Account, account_for
 from primary.embedded.binaries import binary
 from primary.embedded.cluster import ENVIRONMENT, disk_hint, prepare, socket_dir_for
 from primary.embedded.errors import EmbeddedPostgresError
+from primary.embedded.libpq import forget_other_servers
 from primary.embedded.locks import Usage, starting
 from primary.embedded.postmaster import Postmaster
 
@@ -109,6 +110,7 @@ class EmbeddedPostgres:
     def _started(self) -> str:
         if self._usage is not None:
             return self.url
+        forget_other_servers()
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             account = account_for(self.cluster)

@@ -287,6 +287,35 @@ async def test_the_environment_does_not_change_where_the_server_listens(
     await server.stop()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGSERVICE", "prod"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGUSER", "me"),
+        ("PGDATABASE", "neondb"),
+        ("PGSSLMODE", "require"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGTARGETSESSIONATTRS", "read-only"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGOPTIONS", "-c search_path=nowhere"),
+        ("PGCLIENTENCODING", "none"),
+    ],
+)
+async def test_what_the_environment_says_of_other_servers_is_not_said_of_this_one(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    server = EmbeddedPostgres(data_dir)
+    url = await server.start()
+    asked = "SELECT current_user, current_database(), current_setting('search_path')"
+    expected = ("postgres", "tidepool", '"$user", public')
+    assert rows(url, asked) == [expected]
+    done = subprocess.run([psql_path(), url, "-Atc", asked], capture_output=True, text=True)
+    await server.stop()
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "|".join(expected), "")
+
+
 async def test_the_bundled_psql_connects_and_no_network_does(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     url = await server.start()
