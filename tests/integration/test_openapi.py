@@ -99,6 +99,24 @@ async def test_the_description_is_a_sound_openapi_document(described: Document) 
         assert any(status.startswith("2") for status in operation["responses"]), route
 
 
+async def test_who_asks_which_methods_a_path_has_is_told_of_all_of_them(
+    described: Document, server: RunningServer
+) -> None:
+    methods: dict[str, set[str]] = {}
+    for route in described.operations():
+        method, _, path = route.partition(" ")
+        methods.setdefault(re.sub(r"\{\w+\}", ID, path), {"OPTIONS"}).add(method)
+    methods["/schema/openapi.json"] = {"GET", "OPTIONS"}
+    client = server.client("alice")
+    for path, expected in methods.items():
+        answer = await client.options(path)
+        assert (answer.status_code, answer.content) == (204, b""), path
+        assert set(answer.headers["allow"].split(", ")) == expected, path
+        refused = await client.request("TRACE", path)
+        assert refused.status_code == 405, path
+        assert set(refused.headers["allow"].split(", ")) == expected, path
+
+
 async def test_all_that_needs_a_token_says_so_and_nothing_else(described: Document) -> None:
     for route, operation in described.operations().items():
         path = route.partition(" ")[2]
