@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -129,6 +130,8 @@ class Protocol(HttpToolsProtocol):
         scope = cast("dict[str, Any]", self.scope)
         scope[ABORT] = self.transport.abort
         scope[WHOLE] = partial(send_whole, self.cycle)
+        if scope["http_version"] == "1.0":
+            self.cycle.send = _in_one_piece(self.cycle)  # type: ignore[method-assign,assignment]
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a request's body."""
@@ -149,3 +152,21 @@ class Protocol(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+def _in_one_piece(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Give what sends an answer of HTTP/1.0, which knows no chunks: one without a length ends with its connection."""
+    send = cycle.send
+    endless = False
+
+    async def send_in_one_piece(message: Any) -> None:
+        nonlocal endless
+        if message["type"] == "http.response.start":
+            endless = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            if endless:
+                cycle.chunked_encoding = False
+        elif endless:
+            cycle.expected_content_length = len(message.get("body", b""))  # uvicorn looks whether it is as long as told
+        await send(message)
+
+    return send_in_one_piece

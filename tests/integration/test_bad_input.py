@@ -18,6 +18,7 @@ from tests.conftest import Serving
 from tests.support.gallery_writes import CONDITIONAL, furnish, path_of
 from tests.support.gallery_writes import WRITES as GALLERY_WRITES
 from tests.support.http import IMAGE, JSON, assert_is_problem, assert_problem, contents, save
+from tests.support.raw import talk
 from tests.support.server import RunningServer, token
 
 ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
@@ -462,18 +463,6 @@ async def test_a_batch_is_as_large_as_is_allowed(serving: Serving, database_url:
             assert_problem(answer, 422, "invalid_request", "images")
         answer = await send(client, "POST /api/images/batch", {"images": [IMAGE] * batch_max})
         assert (answer.status_code, len(answer.json()["images"])) == (201, batch_max)
-
-
-async def talk(url: str, data: bytes) -> bytes:
-    """Send bytes that no client of HTTP would, and give what comes back until the server closes."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        writer.write(data)
-        async with asyncio.timeout(10):
-            return await reader.read()
-    finally:
-        writer.close()
 
 
 async def test_what_is_hardly_http_is_refused_and_the_server_lives_on(

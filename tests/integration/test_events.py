@@ -19,6 +19,7 @@ import pytest
 from gateway.events.stream import _event
 from tests.conftest import Serving
 from tests.support.http import assert_problem, deaf, execute, metric, save, until_metric
+from tests.support.raw import talk
 from tests.support.server import RunningServer, client_of, token
 from tests.support.sse import Event, Stream, listening
 
@@ -342,6 +343,22 @@ async def test_a_stream_ends_at_its_age_as_an_answer_does(serving: Serving) -> N
         await stream.end()
         assert time.monotonic() - begun >= 0.25
         assert stream.failure is None, "the answer came to its end"
+        await until_metric(server.client("alice"), STREAMS, 0)
+
+
+@pytest.mark.parametrize(("version", "chunked"), [(b"1.0", False), (b"1.1", True)])
+async def test_a_client_that_knows_no_chunks_gets_none_and_the_end_of_its_connection(
+    serving: Serving, version: bytes, chunked: bool
+) -> None:
+    ask = b"GET /api/events HTTP/%b\r\nHost: x\r\nAuthorization: Bearer %b\r\nConnection: close\r\n\r\n"
+    async with serving(event_age_max_s=0.2) as server:
+        answer = await talk(server.url, ask % (version, token("alice").encode()))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert (b"\r\ntransfer-encoding: chunked" in head) is chunked
+        assert (b"\r\n" in body) is chunked
+        assert body.startswith(b"retry: 1000\n\n") is not chunked
+        assert b"\nevent: version\n" in body
         await until_metric(server.client("alice"), STREAMS, 0)
 
 

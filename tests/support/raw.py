@@ -88,3 +88,15 @@ async def connected(url: str, user: str) -> AsyncIterator[RawConnection]:
         yield connection
     finally:
         connection.close()
+
+
+async def talk(url: str, data: bytes) -> bytes:
+    """Send bytes that no client of HTTP would, and give what comes back until the server closes."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(data)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
