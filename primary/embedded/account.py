@@ -3,7 +3,8 @@
 Postgres refuses to run as root. So does nobody else: an ordinary user's Postgres runs as that user; root's
 runs as the owner of the data directory or, for a new one, as a user made for it. That user must be able to
 pass through every folder above its data and its programs; root grants it exactly that, and to no one else,
-by an access control list or, where there are none, by the folder's group.
+by an access control list or, where there are none, by the folder's group. And it must be able to read its
+programs, which are no secret.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import stat
 import struct
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,19 @@ class Account:
                 # The group has no rights here, so nobody loses or gains any but the new one.
                 os.chown(folder, -1, self.gid)
                 folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXGRP)
+
+    def let_read(self, programs: Path) -> None:
+        """Let everybody who gets there read ``programs`` and all beneath; nothing happens unless we are root.
+
+        They were installed for root alone where its umask is stricter than most.
+        """
+        if not self.switch or programs.stat().st_mode & stat.S_IROTH:
+            return
+        with suppress(OSError):  # not ours to change; then the programs say what they miss
+            for path in (*programs.rglob("*"), programs):  # itself last: it is what is looked at
+                if not path.is_symlink():
+                    mode = stat.S_IMODE(path.stat().st_mode)
+                    path.chmod(mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6)
 
 
 def account_for(cluster: Path) -> Account:

@@ -33,6 +33,12 @@ def binary(name: str) -> Path:
     )
 
 
+def program_folders() -> list[Path]:
+    """Give the folders of the wheel: its package, and where the programs' libraries lie beside it."""
+    package = binary("postgres").parents[2]
+    return [folder for folder in (package, package.with_name(f"{package.name}.libs")) if folder.is_dir()]
+
+
 def psql_path() -> Path:
     """Give the path of the bundled ``psql``."""
     return binary("psql")

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from primary.embedded.account import Account
-from primary.embedded.binaries import MAJOR_VERSION, binary
+from primary.embedded.binaries import MAJOR_VERSION, binary, program_folders
 from primary.embedded.errors import EmbeddedPostgresError
 
 # Written into a new cluster's postgresql.conf, where an operator may change them.
@@ -46,6 +46,8 @@ def prepare(cluster: Path, account: Account) -> None:
     """
     server = binary("postgres")
     account.let_through(server)
+    for folder in program_folders():
+        account.let_read(folder)
     account.let_through(cluster)
     if not cluster.exists():
         _create(cluster, account)

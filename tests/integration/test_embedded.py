@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -383,6 +384,29 @@ async def test_root_lets_postgres_and_no_one_else_through_to_the_data(tmp_path: 
     assert subprocess.run(look, **stranger.process).returncode == 1
     listing = subprocess.run(["ls", str(closed)], **account.process, capture_output=True)
     assert listing.returncode != 0
+
+
+@AS_ROOT
+def test_root_lets_postgres_read_programs_that_a_strict_umask_has_kept_from_it(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    programs = closed / "programs"
+    (programs / "lib").mkdir(parents=True)
+    library, tool = programs / "lib" / "libpq.so", programs / "initdb"
+    library.write_text("#")
+    tool.write_text("#!/bin/sh\nexec cat lib/libpq.so")
+    (programs / "gone").symlink_to("nowhere")
+    for path, mode in ((closed, 0o700), (programs, 0o700), (programs / "lib", 0o700), (library, 0o600), (tool, 0o711)):
+        path.chmod(mode)
+    account = account_for(tmp_path / "postgres")
+    run = partial(subprocess.run, [str(tool)], cwd=programs, capture_output=True, text=True)
+    account.let_through(tool)
+    assert run(**account.process).returncode != 0
+    account.let_read(programs)
+    assert run(**account.process).stdout == "#"
+    assert [path.stat().st_mode & 0o777 for path in (library, programs / "lib")] == [0o604, 0o705]
+    stranger = Account("stranger", 54321, 54321, switch=True)
+    with pytest.raises(PermissionError):
+        run(**stranger.process)
 
 
 def without_access_control_lists(monkeypatch: pytest.MonkeyPatch) -> None:
