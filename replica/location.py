@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from replica.errors import InvalidUser
 
 USER_MAX = 255  # characters
+# What SQLite opens; links are followed first. (Source: MAX_PATHNAME in os_unix.c, less "-journal".)
+_DATABASE_MAX_BYTES = 504
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,12 @@ class DataDirectory:
         except UnicodeEncodeError:  # half of a surrogate pair
             raise InvalidUser("A user's id is text; this one is not valid Unicode.") from None
         return Location(self.replicas / name[:2] / name[2:4] / f"{name}.db")
+
+    def check(self) -> None:
+        """Raise OSError where the path is so long that SQLite would open no replica in it."""
+        longest = os.path.realpath(self.of("anybody").database)
+        if len(os.fsencode(longest)) > _DATABASE_MAX_BYTES:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), longest)
 
     def all(self) -> Iterator[Location]:
         """Go through every replica that there is."""

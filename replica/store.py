@@ -224,6 +224,7 @@ class Store:
 
     def _prepare(self) -> None:
         directory = self._directory
+        directory.check()
         for folder in (directory.replicas, directory.building, directory.apart, directory.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
         for left_over in chain(directory.building.iterdir(), directory.apart.iterdir()):  # of what was killed

@@ -190,3 +190,32 @@ async def test_a_store_that_cannot_be_opened_does_not_keep_the_directory(bay: Ba
     (tmp_path / "building").unlink()
     await store.open()
     await store.close()
+
+
+async def test_a_path_of_which_sqlite_opens_no_file_is_told_at_the_start_and_not_by_each_read(
+    bay: Bay, tmp_path: Path
+) -> None:
+    def of(length: int) -> Path:
+        folder = tmp_path
+        while len(str(folder)) < length:  # a name has 255 bytes at most, and no folder is to end in a slash
+            left = length - len(str(folder)) - 1
+            folder /= "d" * (left if left <= 200 else 150)
+        assert len(str(folder)) == length
+        return folder
+
+    longest = 504 - len("/replicas/ab/cd/.db") - 64
+    for length in (longest + 1, 600):
+        store = Store(of(length), bay.catalog, bay.feed)
+        with pytest.raises(DataDirectoryUnusable, match="File name too long") as raised:
+            await store.open()
+        assert raised.value.hint
+    short = tmp_path / "short"
+    short.symlink_to(of(longest + 1))
+    with pytest.raises(DataDirectoryUnusable, match="File name too long"):
+        await Store(short, bay.catalog, bay.feed).open()
+    store = Store(of(longest), bay.catalog, bay.feed)
+    await store.open()
+    try:
+        assert (await store.sync("alice")).rebuilt
+    finally:
+        await store.close()
