@@ -59,6 +59,7 @@ bench: $(VENV)/.dev ## measure; wants the machine for itself
 migration: $(VENV)/.dev ## write a migration from what the declarations now say: NAME="add colour"
 	@test -n "$(NAME)" || { echo 'name it: make migration NAME="add colour to image"' >&2; exit 2; }
 	@$(BIN)/tidepool migration "$(NAME)"
+	@$(BIN)/ruff format --quiet primary/migrations/versions
 
 .PHONY: clean
 clean: ## remove the environment and every cache; data/ stays
