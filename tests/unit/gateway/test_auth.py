@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -161,7 +162,7 @@ async def test_claims_that_do_not_hold_are_refused(given):
 
 async def test_a_token_of_an_issuer_whose_clock_is_a_little_ahead_is_believed_at_once():
     now = time.time()
-    token = signed(claims(nbf=now + 5, iat=now + 5))
+    token = signed(claims(nbf=now + 5, iat=now + 3_600))
     assert (await TokenVerifier(SecretKey(SECRET)).verify(token)).user == "ada"
 
 
@@ -398,17 +399,31 @@ async def test_all_who_need_the_keys_share_one_fetch(by_url, issuer):
     assert issuer.asked == 1
 
 
+async def test_who_leaves_while_the_keys_are_fetched_takes_them_from_nobody(by_url, issuer):
+    issuer.held.clear()
+    leaving, staying = (
+        asyncio.create_task(by_url.verify(signed(claims(sub=user), RSA_KEY, "RS256", kid="r"))) for user in "ab"
+    )
+    await until(lambda: issuer.asked == 1)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    issuer.held.set()
+    assert (await staying).user == "b"
+    assert issuer.asked == 1
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [
         ("500 Internal Server Error", None),
+        ("500 Internal Server Error", json.dumps({"keys": [jwk(EC_KEY, "e")]}).encode()),
         ("302 Found", None),
         ("200 OK", b"no json"),
         ("200 OK", b"[]"),
         ("200 OK", b'{"keys": []}'),
         ("200 OK", b'{"keys": {"kty": "RSA"}}'),
         ("200 OK", b"[" * 100_000),
-        ("200 OK", b" " * ((1 << 20) + 1)),
+        ("200 OK", b" " * (1 << 20) + json.dumps({"keys": [jwk(EC_KEY, "e")]}).encode()),
     ],
 )
 async def test_the_keys_known_stay_in_use_while_the_issuer_is_out_of_order(by_url, issuer, clock, status, body):
@@ -447,6 +462,26 @@ async def test_without_any_keys_nobody_is_called_unauthenticated(unused_url):
     with pytest.raises(KeysUnavailable):
         await TokenVerifier(keys).verify(signed(claims(), RSA_KEY, "RS256", kid="r"))
     await keys.close()
+
+
+@pytest.mark.parametrize("body", [b"no json", b"[" * 100_000])
+async def test_a_first_answer_that_is_no_key_set_is_not_asked_for_again_at_will(by_url, issuer, body):
+    issuer.body = body
+    for _ in range(2):
+        with pytest.raises(KeysUnavailable):
+            await by_url.verify(signed(claims(), RSA_KEY, "RS256", kid="r"))
+    assert issuer.asked == 1
+
+
+async def test_keys_that_come_ever_so_slowly_are_not_waited_for(issuer, monkeypatch):
+    """Each part may come in time, and the whole never."""
+    monkeypatch.setattr("gateway.auth.jwks.FETCH_TIMEOUT_S", 0.05)
+    issuer.held.clear()
+    async with httpx.AsyncClient(timeout=None) as client:
+        keys = JwksKeys(issuer.url, cache_s=300, client=client)
+        async with asyncio.timeout(5):
+            with pytest.raises(KeysUnavailable):
+                await TokenVerifier(keys).verify(signed(claims(), RSA_KEY, "RS256", kid="r"))
 
 
 @pytest.fixture
@@ -529,6 +564,8 @@ async def test_who_cannot_show_a_token_gets_401(client, headers, code, challenge
 
 async def test_a_cookie_is_enough_to_read(client):
     assert (await client.get("/api/who", headers=COOKIE)).json() == {"user": "ada"}
+    quoted = {"Cookie": f'tidepool_token="{TOKEN}"'}
+    assert (await client.get("/api/who", headers=quoted)).json() == {"user": "ada"}
     elsewhere = {**COOKIE, "Sec-Fetch-Site": "cross-site"}
     assert (await client.get("/api/who", headers=elsewhere)).status_code == 200
 
@@ -559,6 +596,8 @@ async def test_a_page_of_this_server_may_change_things_by_cookie(client, headers
         {"Origin": "http://tidepool.test.evil.test"},
         {"Origin": "null"},
         {"Origin": ""},
+        {"Host": ""},
+        {"Host": "", "Origin": "null"},
         {"Referer": "http://tidepool.test/"},
     ],
 )
