@@ -192,6 +192,13 @@ async def test_audience_and_issuer_are_compared_when_they_are_set():
             await refusal(signed(payload), both)
 
 
+async def test_a_token_lives_no_shorter_than_was_said():
+    clock = Clock(1_000_000.9)  # and a token's times are whole seconds
+    token = issue_token(SECRET, "ada", ttl_s=1, now=clock.now)
+    clock.now += 0.99
+    assert (await verifier(now=clock).verify(token)).user == "ada"
+
+
 @pytest.mark.parametrize("user", ["", "x" * 256, "a\0b", "\ud800"])
 def test_no_token_is_issued_for_what_is_no_user_id(user):
     with pytest.raises(ValueError, match="user id"):

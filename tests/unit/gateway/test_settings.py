@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -216,6 +219,23 @@ def test_a_made_secret_is_kept_for_its_owner_alone(tmp_path):
     file.chmod(0o644)
     load_or_create_secret(data_dir)
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_all_who_make_a_secret_at_once_have_the_same(tmp_path, monkeypatch):
+    all_there = Barrier(4)  # where each has made one, and nobody has named theirs
+    monkeypatch.setattr(os, "fsync", lambda _: all_there.wait(5))
+    for attempt in range(10):
+        data_dir = tmp_path / str(attempt)
+        with ThreadPoolExecutor(4) as threads:
+            assert len(set(threads.map(load_or_create_secret, [data_dir] * 4))) == 1
+        assert [file.name for file in data_dir.iterdir()] == ["jwt-secret"]
+
+
+def test_a_made_secret_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    named: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: named.append((tmp_path / "jwt-secret").exists()))
+    load_or_create_secret(tmp_path)
+    assert named[0] is False
 
 
 @pytest.mark.parametrize(
