@@ -178,6 +178,23 @@ async def test_a_body_that_nobody_can_read_is_refused_though_another_protocol_is
     writer.close()
 
 
+async def test_who_sends_a_head_a_little_at_a_time_is_not_waited_for(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    async with serving() as server, asyncio.timeout(5):
+        reader, writer = await connected(server)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await told(reader))[0] == 200
+        writer.write(b"GET /health/live HTTP/1.1\r\nX-Long: ")
+        ended = asyncio.create_task(reader.read())
+        while not ended.done():
+            writer.write(b"a")
+            await asyncio.wait([ended], timeout=0.05)
+        assert isinstance(ended.exception(), ConnectionError) or ended.result() == b""
+        writer.close()
+
+
 async def test_who_sends_a_body_slowly_is_waited_for(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
     who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
