@@ -98,6 +98,25 @@ async def test_who_asks_without_end_ahead_of_the_answers_is_answered_a_bound_of_
     assert 1 <= answers <= 200
 
 
+async def test_what_is_no_request_is_told_between_two_answers_and_never_within_one(server: RunningServer) -> None:
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n\r\n"
+    async with asyncio.timeout(10):
+        reader, writer = await connected(server)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await told(reader))[0] == 200
+        writer.write(b"HELLO\r\n\r\n")
+        assert (await told(reader))[0] == 400
+        assert await reader.read() == b""
+        writer.close()
+
+        reader, writer = await connected(server)
+        writer.write(f"GET /api/events HTTP/1.1\r\n{who}".encode())
+        await reader.readuntil(b"event: version")
+        writer.write(b"HELLO\r\n\r\n")
+        assert b"400" not in (await reader.read()).partition(b"\n\n")[2]
+        writer.close()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("parts", [1, 2, 40])
 async def test_a_body_is_read_though_another_protocol_is_offered(
@@ -207,4 +226,22 @@ async def test_who_sends_a_body_slowly_is_waited_for(serving: Serving, monkeypat
                 await asyncio.sleep(0.15)
                 writer.write(part)
             assert (await told(reader))[0] == 200
+        writer.close()
+
+
+async def test_who_sent_a_body_in_parts_is_answered_however_long_the_answer_takes(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
+    async with serving(min_version_wait_ms=900) as server, asyncio.timeout(10):
+        at, _, version = (await save(server.client("alice")))["version"].rpartition(".")
+        body = json.dumps({"min_version": f"{at}.{int(version) + 1}"}).encode()
+        reader, writer = await connected(server)
+        writer.write(f"POST /api/sync HTTP/1.1\r\nContent-Length: {len(body)}\r\n{who}\r\n".encode() + body[:5])
+        await asyncio.sleep(0.1)  # for two parts to be received as two
+        writer.write(body[5:])
+        began = time.monotonic()
+        assert (await told(reader))[0] == 504
+        assert time.monotonic() - began > 0.5
         writer.close()
