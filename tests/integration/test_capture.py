@@ -18,7 +18,7 @@ from psycopg import errors
 from primary.capture import SCHEMA, capture_pending, engine_tables, install_capture
 from primary.declaration import Catalog, synced
 from primary.embedded.binaries import binary
-from primary.errors import UnsupportedDeclaration
+from primary.errors import MigrationsPending, UnsupportedDeclaration
 from primary.fitness import check_fitness
 from primary.postgres import Primary
 from replica.store import Store
@@ -570,6 +570,8 @@ async def test_triggers_that_were_not_at_work_are_found_and_every_replica_starts
         assert await capture_pending(conn, shapes.catalog) == ['"public"."shelf"']
         assert await install_capture(conn, shapes.catalog) == ['"public"."shelf"']
         assert await capture_pending(conn, shapes.catalog) == []
+        (moved,) = await conn.execute(sa.text("SELECT every(xid = pg_current_xact_id()) FROM tidepool.head"))
+        assert moved.every, "else the tail would pass them by"
     # They stand at a version at which replicas may have been built without these rows: the oracle must start over too.
     fresh = Oracle(primary, shapes.metadata)
     store._syncing._feed = fresh
@@ -616,6 +618,13 @@ UNFIT = {
         ),
         "it is partitioned or inherits",
     ),
+    "an heir": (
+        (
+            "CREATE TABLE ancestor (user_id text, id integer); "
+            "CREATE TABLE unfit (PRIMARY KEY (user_id, id)) INHERITS (ancestor)"
+        ),
+        "it is partitioned or inherits",
+    ),
     "unlogged": (
         "CREATE UNLOGGED TABLE unfit (user_id text, id integer, PRIMARY KEY (user_id, id))",
         "it is unlogged or temporary",
@@ -628,6 +637,14 @@ UNFIT = {
             "CREATE TABLE unfit (user_id text COLLATE blurred, id integer, PRIMARY KEY (user_id, id))"
         ),
         "by the collation of user_id",
+    ),
+    "texts that differ are equal in the key": (
+        (
+            'CREATE COLLATION blurred FROM "POSIX"; '
+            "UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'blurred'; "
+            "CREATE TABLE unfit (user_id text, id text COLLATE blurred, PRIMARY KEY (user_id, id))"
+        ),
+        "by the collation of id",
     ),
 }
 
@@ -659,6 +676,13 @@ async def test_a_table_that_cannot_be_captured_as_it_is_in_the_database_is_refus
                 await install_capture(conn, Catalog.of(metadata))
     finally:
         await primary.close()
+
+
+async def test_a_table_that_is_not_there_is_a_matter_of_migrations(primary: Primary, session: Session) -> None:
+    await session.execute("DROP TABLE shelf CASCADE")
+    with pytest.raises(MigrationsPending):
+        async with primary.transaction() as conn:
+            await install_capture(conn, shapes.catalog)
 
 
 async def test_a_table_whose_rows_may_be_hidden_from_the_role_is_refused(primary: Primary, clerk: Session) -> None:
