@@ -63,18 +63,15 @@ def _edits(connection: apsw.Connection, after: PageCursor | None) -> tuple[bytes
     return found.entries, found.next
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        _newest,
-        _images(Listing(Filters(source="s"))),
-        _images(Listing(sort="rating")),
-        _images(Listing(Filters(q="語"), sort="relevance")),
-        _albums,
-        _edits,
-    ],
-    ids=["the newest", "by a filter", "by an order", "by a search", "albums", "edits"],
-)
+JOINED = {  # by SQLite into one text
+    "by a filter": _images(Listing(Filters(source="s"))),
+    "by an order": _images(Listing(sort="rating")),
+    "by a search": _images(Listing(Filters(q="語"), sort="relevance")),
+}
+READS = {"the newest": _newest, **JOINED, "albums": _albums, "edits": _edits}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_page_of_large_rows_ends_sooner_and_the_next_goes_on(
     connection: apsw.Connection, read: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,3 +88,28 @@ def test_a_page_of_large_rows_ends_sooner_and_the_next_goes_on(
     assert sorted(met) == sorted(map(id_of, range(ROWS)))
     assert pages > 2
     assert connection.limit(apsw.SQLITE_LIMIT_LENGTH) == longest
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_row_that_is_larger_than_a_page_is_one_by_itself(
+    connection: apsw.Connection, read: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_size, "PAGE_MAX_BYTES", len(LONG.encode()) // 2)
+    met: list[str] = []
+    after = None
+    for _ in range(3):
+        text, after = read(connection, after)
+        (row,) = json.loads(b"[%b]" % text)
+        met.append(row["id"])
+    assert len(set(met)) == 3
+    assert after is not None
+
+
+@pytest.mark.parametrize("read", JOINED.values(), ids=JOINED)
+def test_where_less_may_be_put_together_what_is_more_is_left_to_others(
+    connection: apsw.Connection, read: Pages
+) -> None:
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, MAX_BYTES)  # as on the event loop
+    with pytest.raises(apsw.TooBigError):
+        read(connection, None)
+    assert connection.limit(apsw.SQLITE_LIMIT_LENGTH) == MAX_BYTES
