@@ -74,16 +74,18 @@ class Transaction:
     After a commit there can be another, which begins in the same way.
     """
 
-    __slots__ = ("_first", "_lent")
+    __slots__ = ("_committed", "_first", "_lent")
 
     def __init__(self, lent: Lent, first: Statement) -> None:
         self._lent = lent
         self._first = first
+        self._committed = False  # and nothing was executed since
 
     @property
     def is_open(self) -> bool:
         """Whether something was executed since the last commit."""
-        return self._lent.info.transaction_status is not TransactionStatus.IDLE
+        # After a commit the connection may be gone: what was asked behind it did not survive. The commit does.
+        return not self._committed and self._lent.info.transaction_status is not TransactionStatus.IDLE
 
     async def execute(
         self, *statements: BoundStatement, commit: bool = False, behind: Behind | None = None
@@ -97,6 +99,7 @@ class Transaction:
         cursors = [self._lent.cursor(row_factory=namedtuple_row) for _ in statements]
         ran = list(zip(cursors, map(as_psycopg_takes_it, statements), strict=True))
         begins = not self.is_open
+        self._committed = False
         if len(ran) == 1 and not begins and not commit:  # which costs less by itself
             await _run(*ran[0])
         else:
@@ -119,6 +122,7 @@ class Transaction:
             else:
                 if behind is not None:
                     await behind.answered()
+            self._committed = commit
         return [
             Result(await cursor.fetchall() if cursor.rownumber is not None else (), cursor.rowcount)
             for cursor in cursors

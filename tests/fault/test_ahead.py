@@ -220,14 +220,20 @@ async def test_what_nobody_takes_is_let_go_soon(bay: Bay, primary: Primary, monk
 
 
 @pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize(
+    "fails",
+    # The connection ends when all was sent that is asked; else nobody could say whether there was a commit.
+    ["SELECT 1 / 0", "SELECT pg_terminate_backend(pg_backend_pid()) FROM pg_sleep(0.1)"],
+    ids=["with an error", "with the connection"],
+)
 async def test_a_look_that_fails_leaves_the_write_as_it_is(
-    bay: Bay, primary: Primary, looks: Looks, monkeypatch: pytest.MonkeyPatch, key: str | None
+    bay: Bay, primary: Primary, looks: Looks, monkeypatch: pytest.MonkeyPatch, fails: str, key: str | None
 ) -> None:
     told: list[Cursor] = []
     await followed(bay, primary)
     primary.watch(lambda user, cursor: told.append(cursor))
     with monkeypatch.context() as broken:
-        broken.setattr(postgres_feed, "_STAND", "SELECT 1 / 0 WHERE %(user)s <> '' AND %(since)s <> 0")
+        broken.setattr(postgres_feed, "_STAND", f"{fails} WHERE %(user)s <> '' AND %(since)s <> 0")
         cursor = await save(primary, key=key)
     assert looks == ["ann"]
     assert told == [cursor]
