@@ -55,6 +55,7 @@ async def test_a_stream_tells_where_the_replica_is_and_then_of_each_advance(
     async with listening(client) as stream:
         assert stream.response.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert stream.response.headers["cache-control"] == "no-store"
+        assert stream.response.headers["x-accel-buffering"] == "no"
         first = await stream.next()
         assert (first.name, first.id, first.data) == ("version", saved["version"], {"version": saved["version"]})
         for n in range(3):

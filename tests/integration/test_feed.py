@@ -671,6 +671,15 @@ async def test_a_database_without_the_engines_tables_is_told_as_such(empty_datab
             assert "tidepool migrate" in told.value.hint
 
 
+async def test_a_table_that_lacks_a_column_is_told_as_such(primary: Primary, feed: PostgresFeed) -> None:
+    before = await cursor_of(feed, "ann")
+    await shelves(primary, "ann", 1)
+    await execute(primary, "ALTER TABLE shelf DROP COLUMN label")
+    for since in (None, before):
+        with pytest.raises(MigrationsPending):
+            await pulled(feed, "ann", since)
+
+
 # ------------------------------------------------------------- epochs
 
 
