@@ -252,8 +252,8 @@ async def test_a_migration_does_not_wait_long_for_a_table_that_others_then_wait_
             with pytest.raises(InTheWay):
                 await migrate(other, catalog)
         assert await migrate(other, catalog) == ["capture of public.album"]
-        async with other.connection() as connection:  # the one that migrated, and is to be as patient as any
-            assert await (await connection.execute("SHOW lock_timeout")).fetchone() == ("0",)
+        async with other.connection() as migrated:  # which is to be as patient as any
+            assert await (await migrated.execute("SHOW lock_timeout")).fetchone() == ("0",)
 
 
 async def test_who_would_make_the_tables_elsewhere_is_told(empty_database_url: str) -> None:
