@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 import time
@@ -320,6 +321,17 @@ async def test_an_id_comes_only_with_what_is_whole(client: httpx.AsyncClient, da
         events = await stream.until(version)
     assert [(event.id, event.data["more"]) for event in events] == [(None, True), (None, True), (version, False)]
     assert sum(len(event.data["changes"]) for event in events) == 1_200
+
+
+async def test_an_event_ends_where_its_rows_are_large(client: httpx.AsyncClient, database_url: str) -> None:
+    started = await current(client)
+    await execute(database_url, MANY, "alice", 30)
+    await execute(database_url, "UPDATE image SET meta = jsonb_build_object('pad', repeat('x', 100000))")
+    version = await current(client)
+    async with listening(client, changes="true", since=started) as stream:
+        events = await stream.until(version)
+    assert sum(len(of_images(event)) for event in events) == 30
+    assert all(len(json.dumps(event.data)) < 1_200_000 for event in events)
 
 
 def test_a_line_break_within_json_does_not_end_what_is_told():
