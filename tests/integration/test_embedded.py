@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -18,7 +19,10 @@ import psycopg
 import pytest
 
 from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError, psql_path
+from primary.embedded import server as server_module
 from primary.embedded.account import Account, account_for
+from primary.embedded.cluster import socket_dir_for
+from primary.embedded.locks import starting
 from primary.embedded.postmaster import Postmaster
 from tests.support.folders import copied, temporary_folder
 
@@ -145,6 +149,22 @@ async def test_a_server_whose_process_is_out_of_sight_is_joined_and_never_double
     assert not first.running()
 
 
+async def test_a_process_that_may_not_be_looked_into_may_be_the_server(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: psutil.Process) -> None:
+        raise psutil.AccessDenied
+
+    server = EmbeddedPostgres(data_dir)
+    await server.start()
+    monkeypatch.setattr(psutil.Process, "cmdline", refuse)
+    found = Postmaster.of(data_dir / "postgres")
+    assert found is not None
+    assert not found.apart
+    await server.stop()
+    assert not server.running()
+
+
 async def test_a_server_whose_data_was_moved_is_picked_up_and_then_stopped(data_dir: Path) -> None:
     left = EmbeddedPostgres(data_dir)
     rows(await left.start(), "CREATE TABLE kept AS SELECT 1")
@@ -179,6 +199,49 @@ async def test_many_that_start_at_once_share_one_server(data_dir: Path) -> None:
     assert not servers[0].running()
 
 
+async def test_nobody_starts_a_server_while_another_does(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    with starting(data_dir):
+        start = asyncio.create_task(server.start())
+        await asyncio.wait([start], timeout=0.5)
+        assert not start.done()
+        assert not server.running()
+    await start
+    await server.stop()
+
+
+async def test_a_server_that_is_being_stopped_is_waited_for_and_another_started(data_dir: Path) -> None:
+    left, server = EmbeddedPostgres(data_dir), EmbeddedPostgres(data_dir)
+    with psycopg.connect(await left.start()):
+        stopping = Postmaster.of(data_dir / "postgres")
+        assert stopping is not None
+        os.kill(stopping.pid, signal.SIGTERM)  # at which it waits for who is connected
+        async with asyncio.timeout(10):
+            while (found := Postmaster.of(data_dir / "postgres")) is None or found.status != "stopping":
+                await asyncio.sleep(0.005)
+        start = asyncio.create_task(server.start())
+        await asyncio.wait([start], timeout=0.2)
+        assert not start.done()
+    assert rows(await start, "SELECT 1") == [(1,)]
+    found = Postmaster.of(data_dir / "postgres")
+    assert found is not None
+    assert found.pid != stopping.pid
+    await left.stop()
+    await server.stop()
+
+
+async def test_a_log_that_has_grown_long_is_begun_anew_and_the_last_one_kept(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LOG_MAX_BYTES", 100)
+    (data_dir / "postgres.log").write_text("long ago\n" * 20)
+    server = EmbeddedPostgres(data_dir)
+    await server.start()
+    await server.stop()
+    assert (data_dir / "postgres.log.1").read_text() == "long ago\n" * 20
+    assert "long ago" not in (data_dir / "postgres.log").read_text()
+
+
 async def test_a_crashed_server_is_started_again_with_all_that_was_committed(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     rows(await server.start(), "CREATE TABLE kept AS SELECT 1")
@@ -199,6 +262,30 @@ async def test_a_server_that_ended_while_it_was_used_is_revived_and_a_running_on
     await server.stop()
     assert not await server.revive()
     assert not server.running()
+
+
+async def test_of_two_that_would_revive_a_server_one_does(data_dir: Path) -> None:
+    servers = [EmbeddedPostgres(data_dir) for _ in range(2)]
+    for server in servers:
+        await server.start()
+    kill(data_dir, signal.SIGKILL)
+    with starting(data_dir):
+        reviving = [asyncio.create_task(server.revive()) for server in servers]
+        await asyncio.wait(reviving, timeout=0.3)  # both have seen by then that it is gone
+    assert sorted(await asyncio.gather(*reviving)) == [False, True]
+    for server in servers:
+        assert rows(server.url, "SELECT 1") == [(1,)]
+        await server.stop()
+
+
+async def test_a_stop_does_not_wait_for_who_is_connected_and_loses_nothing(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    with psycopg.connect(await server.start()):
+        async with asyncio.timeout(10):
+            await server.stop()
+    await server.start()
+    await server.stop()
+    assert "not properly shut down" not in (data_dir / "postgres.log").read_text()
 
 
 async def test_a_dead_servers_process_id_in_use_by_another_program_does_not_stop_the_start(data_dir: Path) -> None:
@@ -250,6 +337,15 @@ async def test_a_killed_creation_leaves_nothing_that_hinders_the_next(tmp_path: 
     assert not (tmp_path / "postgres.new").exists()
 
 
+async def test_a_path_may_have_what_means_something_in_a_url(data_dir: Path) -> None:
+    named = data_dir / "a & b%20?c=d#e"
+    named.mkdir()
+    (data_dir / "postgres").rename(named / "postgres")
+    server = EmbeddedPostgres(named)
+    assert rows(await server.start(), "SELECT 1") == [(1,)]
+    await server.stop()
+
+
 async def test_a_path_too_long_for_a_socket_still_works(data_dir: Path) -> None:
     long = data_dir / ("long" * 30)
     long.mkdir()
@@ -275,6 +371,29 @@ async def test_a_copy_has_a_server_of_its_own_though_the_socket_that_its_files_n
     await second.stop()
     assert rows(url, "SELECT 1") == [(1,)]
     await first.stop()
+
+
+@AS_ROOT
+@pytest.mark.parametrize("found", ["another's", "open to others", "a link"])
+def test_a_folder_for_the_socket_in_which_others_may_have_a_hand_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    account = Account("ours", 54321, 54321, switch=True)
+    with temporary_folder() as temporary:
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        cluster = temporary / ("long" * 30) / "postgres"
+        folder = socket_dir_for(cluster, account)
+        assert socket_dir_for(cluster, account) == folder
+        assert subprocess.run(["test", "-w", str(folder)], **account.process).returncode == 0
+        match found:
+            case "another's":
+                os.chown(folder, 54322, 54322)
+            case "open to others":
+                folder.chmod(0o701)
+            case _:
+                folder.symlink_to(folder.rename(temporary / "elsewhere"))
+        with pytest.raises(EmbeddedPostgresError, match="cannot be used instead"):
+            socket_dir_for(cluster, account)
 
 
 async def test_the_environment_does_not_change_where_the_server_listens(
@@ -409,6 +528,27 @@ def test_root_lets_postgres_read_programs_that_a_strict_umask_has_kept_from_it(t
         run(**stranger.process)
 
 
+@AS_ROOT
+def test_root_lets_each_through_beside_the_others_and_again_where_that_was_undone(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    users = [Account(f"user {uid}", uid, uid, switch=True) for uid in (54321, 54322)]
+
+    def who_passes() -> list[Account]:
+        look = ["test", "-e", str(closed / "data")]
+        return [user for user in users if subprocess.run(look, **user.process).returncode == 0]
+
+    (closed / "data").mkdir()
+    for user in users:
+        user.let_through(closed / "data")
+    assert who_passes() == users
+    closed.chmod(0o700)
+    assert who_passes() == []
+    users[0].let_through(closed / "data")
+    assert who_passes() == users
+    assert closed.stat().st_mode & 0o777 == 0o710
+
+
 def without_access_control_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
@@ -446,9 +586,13 @@ async def test_root_is_told_what_to_type_where_nobody_can_be_let_through_alone(
 async def test_a_cluster_that_root_copied_is_given_back_to_postgres(data_dir: Path) -> None:
     subprocess.run(["chown", "-R", "root:root", str(data_dir / "postgres")], check=True)
     (data_dir / "postgres").chmod(0o755)
+    roots = data_dir / "root's own"
+    roots.touch()
+    (data_dir / "postgres" / "link").symlink_to(roots)
     server = EmbeddedPostgres(data_dir)
     assert rows(await server.start(), "SELECT 1") == [(1,)]
     await server.stop()
+    assert roots.stat().st_uid == 0
 
 
 @AS_ROOT
