@@ -78,7 +78,7 @@ def _answers(socket_dir: str) -> bool:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(f"{socket_dir}/.s.PGSQL.5432")
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the latter is how Linux says it
             return True  # there is a crowd at the door
         except OSError:
             return False

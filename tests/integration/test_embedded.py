@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -147,6 +149,24 @@ async def test_a_server_whose_process_is_out_of_sight_is_joined_and_never_double
     assert await first.start() == url
     await first.stop()
     assert not first.running()
+
+
+@pytest.mark.parametrize("crowd", [0, 3])
+def test_a_server_out_of_sight_is_one_also_where_there_is_a_crowd_at_its_door(crowd: int) -> None:
+    with temporary_folder() as cluster, ExitStack() as opened:
+        (cluster / "postmaster.pid").write_text(f"999999999\n{cluster}\n0\n5432\n{cluster}\n\n0\nready\n")
+        assert Postmaster.of(cluster) is None
+        listening = opened.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(cluster / ".s.PGSQL.5432"))
+        listening.listen(0)  # and none is taken
+        for _ in range(crowd):
+            waiting = opened.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            with suppress(BlockingIOError):
+                waiting.connect(str(cluster / ".s.PGSQL.5432"))
+        found = Postmaster.of(cluster)
+        assert found is not None
+        assert found.apart
 
 
 async def test_a_process_that_may_not_be_looked_into_may_be_the_server(
