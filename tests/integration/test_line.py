@@ -15,6 +15,7 @@ from primary.embedded import EmbeddedPostgres
 from primary.errors import InvalidValue, PrimaryUnavailable
 from primary.line import Line
 from primary.postgres import Primary
+from tests.support.databases import through
 from tests.support.proxy import proxied
 
 _PID = "SELECT pg_backend_pid()"
@@ -184,3 +185,15 @@ async def test_a_dead_link_is_given_up_and_a_cut_one_at_once(primary: Primary) -
             assert not far.reachable
         finally:
             await far.close()
+
+
+async def test_a_sign_of_life_over_a_link_that_went_dead_is_not_waited_for(primary: Primary) -> None:
+    async with proxied(primary.url) as proxy, through(proxy.url, connect_timeout_s=0.3) as near, asyncio.timeout(5):
+        await near.ping()
+        proxy.stall()
+        with pytest.raises(PrimaryUnavailable):
+            await near.ping()
+        assert not near.reachable
+        await proxy.resume()
+        await near.ping()
+        assert near.reachable
