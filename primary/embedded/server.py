@@ -74,8 +74,10 @@ class EmbeddedPostgres:
         try:
             return await asyncio.shield(work)
         except BaseException:
-            # The thread cannot be cancelled: let it end, then undo what it did.
-            await asyncio.wait([work])
+            # The thread cannot be cancelled: let it end, then undo what it did, however often we are told to end.
+            while not work.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([work])
             if not work.cancelled():
                 work.exception()  # seen: what ended the start is raised below
             await self.stop()

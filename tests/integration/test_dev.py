@@ -30,6 +30,7 @@ class Dev:
     def __init__(self, data_dir: Path) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEPOOL_")}
         self.environment = clean | {"TIDEPOOL_DATA_DIR": str(data_dir), "TIDEPOOL_PORT": "0"}
+        self.data_dir = data_dir
         self.printed = ""
         self.curls: list[str] = []
 
@@ -53,6 +54,20 @@ class Dev:
                 if line.startswith("curl "):
                     self.curls.append(line.strip())
         return time.monotonic() - begun
+
+    async def begin(self) -> None:
+        """Start it, and come back while it is still starting its Postgres."""
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway.cli", "dev"),
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        async with asyncio.timeout(20):
+            while not (self.data_dir / "postgres.start").exists():
+                await asyncio.sleep(0.005)
 
     async def ctrl_c(self, order: signal.Signals = signal.SIGINT) -> tuple[int, float]:
         """Press Ctrl-C, and give the exit code and the seconds until it had ended."""
@@ -129,22 +144,26 @@ async def test_a_terminal_that_is_closed_leaves_nothing_behind(dev: Dev, data_di
 async def test_an_end_while_everything_is_still_starting_leaves_nothing_behind(
     dev: Dev, data_dir: Path, order: signal.Signals
 ) -> None:
-    dev.process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "dev"),
-        env=dev.environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    async with asyncio.timeout(20):
-        while not (data_dir / "postgres.start").exists():
-            await asyncio.sleep(0.005)
+    await dev.begin()
     _, took_s = await dev.ctrl_c(order)
     assert dev.process.stderr is not None
     said = (await dev.process.stderr.read()).decode()
     assert took_s < 5
     assert "Traceback" not in said
+    assert not EmbeddedPostgres(data_dir).running()
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_an_end_that_is_ordered_again_while_everything_is_still_starting_leaves_nothing_behind_either(
+    dev: Dev, data_dir: Path, order: signal.Signals
+) -> None:
+    """A terminal that is closed says so twice, by the system and by its shell; and who is impatient does."""
+    await dev.begin()
+    for _ in range(2):
+        dev.process.send_signal(order)  # and not to those that it has started: they go on
+        await asyncio.sleep(0.05)
+    await dev.process.communicate()
     assert not EmbeddedPostgres(data_dir).running()
 
 
