@@ -216,6 +216,7 @@ async def test_of_migrations_at_once_one_does_everything_and_the_others_wait(emp
         done = await asyncio.gather(migrate(one, catalog), migrate(two, catalog), migrate(one, catalog))
         assert sorted(map(len, done)) == [0, 0, STEPS + len(catalog)]
         assert await pending(two, catalog) == []
+        assert not one._handed, "it would keep each task and connection"
 
 
 async def test_migrations_at_once_wait_for_each_other_whatever_the_databases_isolation(empty_database_url: str) -> None:

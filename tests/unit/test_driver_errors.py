@@ -17,6 +17,7 @@ from primary.postgres import translate
         (psycopg.errors.DiskFull("no space left"), PrimaryBusy),
         (psycopg.errors.InsufficientPrivilege("permission denied"), NotAllowed),
         (psycopg.errors.UndefinedTable("no such table"), MigrationsPending),
+        (psycopg.errors.ObjectNotInPrerequisiteState("recovery is in progress"), PrimaryUnavailable),
     ],
     ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
 )
