@@ -132,6 +132,11 @@ def directory_for_log(scene: Scene) -> None:
     scene.location.wal.mkdir()
 
 
+def pipe_for_log(scene: Scene) -> None:
+    scene.location.wal.unlink(missing_ok=True)
+    os.mkfifo(scene.location.wal)
+
+
 def directory_for_seal(scene: Scene) -> None:
     scene.location.seal.unlink()
     scene.location.seal.mkdir()
@@ -192,6 +197,7 @@ DAMAGES: dict[str, Callable[[Scene], None]] = {
     "a row deleted": by_sql("DELETE FROM image WHERE rowid = (SELECT min(rowid) FROM image)"),
     "a directory in its place": directory_instead,
     "a directory in its log's place": directory_for_log,
+    "a pipe in its log's place": pipe_for_log,
     "a directory in its seal's place": directory_for_seal,
     "moved, and a link to it": link_to_itself_moved,
     "a link to another user's": link_to_other,
