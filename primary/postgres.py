@@ -6,7 +6,6 @@ Nothing here depends on a session (no SET, no LISTEN, no session lock), so that 
 from __future__ import annotations
 
 import asyncio
-import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,19 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from primary.cursor import Cursor
-from primary.errors import (
-    InTheWay,
-    InvalidValue,
-    MigrationsPending,
-    NotAllowed,
-    PrimaryBusy,
-    PrimaryError,
-    PrimarySlow,
-    PrimaryUnavailable,
-)
+from primary.driver_errors import translate
+from primary.errors import PrimaryBusy, PrimarySlow, PrimaryUnavailable
 from primary.lent import Lent
 from primary.line import Connection, Line
-from primary.patience import Stopped, patience
+from primary.patience import patience
 from primary.pool import Pool
 from primary.touched import Statements, Touched
 from primary.transaction import BEGIN, Behind
@@ -60,19 +51,6 @@ WRITES_OF_USER_MAX = 2
 _FAILED_FAST_S = 0.25  # how long to wait for a connection while Postgres is known to be away
 _CLOSE_S = 0.25  # for a connection that the pool is making when it is closed: over a dead link that never ends
 _RECONNECT_S = 1  # the pool's own attempts end soon, for each request makes a new one: no long pause outlives an outage
-_UNAVAILABLE = (
-    "08",
-    "57P",
-    "53300",
-)  # connection exceptions, shutting down or starting up, too many connections
-_IN_THE_WAY = ("40", "55P03")  # deadlock or conflict, a lock's time limit
-_BUSY = ("53", "57014")  # no room, a statement's time limit
-_STANDBY = "55000"  # what asking for the write position raises during recovery
-_PROMOTE = "Point TIDEPOOL_DATABASE_URL to the primary, or wait until this one is promoted."
-_NO_TABLE = ("42P01", "3F000")  # no such table, no such schema
-_NOT_NULL, _CHECK = "23502", "23514"
-_NO_RIGHT = "42501"
-_REASON_MAX_CHARS = 500
 
 
 class Primary:
@@ -324,46 +302,3 @@ def give_up(connection: Connection) -> None:
     """Break a lent connection off, whatever it is in the middle of; the pool replaces it when it is returned."""
     # Not close(), which who has it on loan cannot do.
     connection.pgconn.finish()
-
-
-def translate(error: BaseException | None) -> PrimaryError | None:
-    """Give the error that a driver's error means to callers, None where it is a defect of ours."""
-    match error:
-        case Stopped():
-            return PrimarySlow()
-        case TimeoutError():
-            return PrimaryUnavailable("the primary database did not answer in time")
-        case PoolTimeout():
-            return PrimaryBusy("no connection to the primary database became free in time")
-        case PoolClosed() | psycopg.InterfaceError():
-            return PrimaryUnavailable()
-        case psycopg.DataError() if error.sqlstate is None:  # refused by the driver, before Postgres saw it
-            return InvalidValue("", str(error))
-        case psycopg.Error():
-            state = error.sqlstate or ""
-            if state.startswith(_UNAVAILABLE) or (isinstance(error, psycopg.OperationalError) and not state):
-                return PrimaryUnavailable(_unreached(error))
-            if state.startswith(_IN_THE_WAY):
-                return InTheWay(error.diag.message_primary or "")
-            if state.startswith(_BUSY):
-                return PrimaryBusy(error.diag.message_primary or "")
-            if state == _STANDBY:
-                return PrimaryUnavailable("the database is a standby", hint=_PROMOTE)
-            if state == _NO_RIGHT:
-                return NotAllowed(error.diag.message_primary or "")
-            if state in _NO_TABLE:
-                return MigrationsPending()
-            if state.startswith("22"):  # data exceptions: the message tells of the value alone
-                return InvalidValue(error.diag.column_name or "", error.diag.message_primary or "is refused")
-            if state == _NOT_NULL:
-                return InvalidValue(error.diag.column_name or "", "must be given")
-            if state == _CHECK:
-                return InvalidValue(error.diag.constraint_name or "", "is not kept by the value given")
-    return None
-
-
-def _unreached(error: psycopg.Error) -> str:
-    """Say in one line why Postgres was not reached, for who runs this: a wrong password is no outage."""
-    # What is before an @ may be a part of a password that has one, taken for the host's name.
-    reason = re.sub(r"\S+@", "…@", " ".join(str(error).split()))[:_REASON_MAX_CHARS]
-    return f"The primary database cannot be reached: {reason}" if reason else ""

@@ -23,9 +23,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from primary.driver_errors import translate
 from primary.line import Connection
 from primary.patience import patience
-from primary.postgres import Primary, translate
+from primary.postgres import Primary
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 import psycopg
 import pytest
 
+from primary.driver_errors import translate
 from primary.errors import InTheWay, MigrationsPending, NotAllowed, PrimaryBusy, PrimaryError, PrimaryUnavailable
-from primary.postgres import translate
 
 
 @pytest.mark.parametrize(
