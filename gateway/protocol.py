@@ -13,7 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.problems import MEDIA_TYPE, Problem, body_of
-from gateway.whole import WHOLE, send_whole
+from gateway.whole import WHOLE, Outgoing
 
 ABORT = "tidepool.abort"  # what in a request's scope ends its connection at once, without what is still to be sent
 HEAD_MAX_BYTES = 64 << 10  # a token has 8 KiB at most, and few proxies pass on more than 32 KiB in all
@@ -32,12 +32,14 @@ class Protocol(HttpToolsProtocol):
     _full = False  # more was asked than is answered: the connection ends behind the answers that are owed
     _rereading = False  # a head that has been begun is read again, for what follows it
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, outgoing: Outgoing, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._outgoing = outgoing  # of all connections
         self._before: deque[RequestResponseCycle] = deque(maxlen=AHEAD_MAX + 1)  # those that others waited for
 
     def data_received(self, data: bytes) -> None:
         """Take what was received."""
+        self._outgoing.flush()
         if self._full:
             return
         self._unread_bytes += len(data)
@@ -110,6 +112,16 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
+    def eof_received(self) -> None:
+        """Note that no more will come: the connection is closed then."""
+        self._outgoing.flush()
+        super().eof_received()
+
+    def shutdown(self) -> None:
+        """End the connection, now or behind the answer that is owed."""
+        self._outgoing.flush()
+        super().shutdown()
+
     def on_headers_complete(self) -> None:
         """Begin a request."""
         self._unread_bytes = 0
@@ -129,7 +141,8 @@ class Protocol(HttpToolsProtocol):
         # What ASGI has no word for: to end a connection whose other side does not read, and to send an answer at once.
         scope = cast("dict[str, Any]", self.scope)
         scope[ABORT] = self.transport.abort
-        scope[WHOLE] = partial(send_whole, self.cycle)
+        self._outgoing.begin()
+        scope[WHOLE] = partial(self._outgoing.send, self.cycle)
         if scope["http_version"] == "1.0":
             self.cycle.send = _in_one_piece(self.cycle)  # type: ignore[method-assign,assignment]
 

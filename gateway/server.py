@@ -10,8 +10,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -25,6 +26,7 @@ from gateway.memory import freeze_startup, settle_allocator
 from gateway.once import sweeping
 from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
+from gateway.whole import Outgoing
 from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from primary.errors import PrimaryUnavailable
 from primary.gallery.tables import catalog
@@ -250,7 +252,7 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
 def _uvicorn(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=cast("type[Protocol]", partial(Protocol, outgoing=Outgoing())),
         ws="none",
         lifespan="off",  # what the application needs is opened before it and closed after it
         log_config=None,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway import whole
 from gateway.answers import Answer
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
 from gateway.protocol import Protocol
-from gateway.whole import WHOLE, Header
+from gateway.whole import WHOLE, Header, Outgoing
 
 
 class Wire:
@@ -51,8 +53,16 @@ class Wire:
 class Connection:
     """A connection to an application that gives one and the same answer."""
 
-    def __init__(self, answer: Answer, observed: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        observed: Callable[[Any], Any] | None = None,
+        outgoing: Outgoing | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
+            if before is not None:
+                await before()
             await answer(scope, receive, send)
 
         self.state = ServerState()
@@ -60,9 +70,12 @@ class Connection:
             observed(app) if observed else app, lifespan="off", server_header=False, log_config=None
         )
         config.load()
-        self.protocol = Protocol(config, self.state, {})
+        self.protocol = Protocol(config, self.state, {}, outgoing=outgoing or Outgoing())
         self.wire = Wire()
         self.protocol.connection_made(cast("asyncio.Transport", self.wire))
+
+    def begin(self, times: int = 1) -> None:
+        self.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * times)
 
     async def ask(self, method: str = "GET", version: str = "1.1", headers: str = "") -> list[bytes]:
         self.protocol.data_received(f"{method} / HTTP/{version}\r\nHost: x\r\n{headers}\r\n".encode())
@@ -126,7 +139,7 @@ async def test_an_answer_to_head_goes_the_ordinary_way() -> None:
 async def test_while_the_other_side_does_not_read_an_answer_waits() -> None:
     connection = Connection(of(7))
     connection.protocol.pause_writing()
-    connection.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.begin()
     for _ in range(5):
         await asyncio.sleep(0)
     assert connection.wire.sent == []
@@ -137,7 +150,7 @@ async def test_while_the_other_side_does_not_read_an_answer_waits() -> None:
 
 async def test_nothing_is_written_to_who_has_gone() -> None:
     connection = Connection(of(7))
-    connection.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.begin()
     connection.protocol.connection_lost(None)
     await connection.ended()
     assert connection.wire.sent == []
@@ -146,7 +159,7 @@ async def test_nothing_is_written_to_who_has_gone() -> None:
 async def test_who_has_gone_before_an_earlier_answer_is_no_error_of_ours() -> None:
     """Of two requests that are sent at once, uvicorn tells the one that is answered nothing of it."""
     connection = Connection(of(7))
-    connection.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    connection.begin(2)
     connection.wire.close()
     await connection.ended()
     assert connection.wire.sent == []
@@ -183,3 +196,156 @@ async def test_another_server_than_ours_is_handed_asgis_messages() -> None:
         said.clear()
         await Answer.json(b"{}")(cast("Any", scope), cast("Any", None), send)
         assert said == ["http.response.start", "http.response.body"]
+
+
+# ── Answers that are made together ──────────────────────────────────────────────────────────────────────────────
+
+
+class Several:
+    """Connections of one server, and a turn that a request can be made to wait for."""
+
+    def __init__(self, number: int, size: int = 7) -> None:
+        self.outgoing = Outgoing()
+        self.turn = asyncio.Event()
+        self.found: list[int] = []  # on all wires, as each application was asked
+        self.connections = [
+            Connection(of(size), outgoing=self.outgoing, before=partial(self.before, n)) for n in range(number)
+        ]
+        self.slow: set[int] = set()
+
+    async def before(self, number: int) -> None:
+        if number in self.slow:
+            await self.turn.wait()
+        self.found.append(sum(self.sent))
+
+    @property
+    def sent(self) -> list[int]:
+        return [len(connection.wire.sent) for connection in self.connections]
+
+    def begin(self) -> None:
+        for connection in self.connections:
+            connection.begin()
+
+    async def ended(self) -> None:
+        for connection in self.connections:
+            await connection.ended()
+
+
+async def passes(number: int = 3) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_asked_at_once_is_answered_right_after_each_other() -> None:
+    several = Several(4)
+    for rounds in (1, 2):
+        several.found.clear()
+        several.begin()
+        await passes(1)
+        assert several.found == [4 * (rounds - 1)] * 4, "no answer was sent before the last was made"
+        assert several.sent == [rounds] * 4, "with the last, all were"
+        await several.ended()
+
+
+async def test_who_takes_longer_holds_nobody_up() -> None:
+    several = Several(3)
+    several.slow = {1}
+    several.begin()
+    await passes()
+    assert several.sent == [1, 0, 1]
+    several.turn.set()
+    await several.ended()
+    assert several.sent == [1, 1, 1]
+    several.slow.clear()
+    several.found.clear()
+    several.begin()
+    await passes(1)
+    assert several.found == [3] * 3, "nothing of it is left to those who come next"
+    assert several.sent == [2] * 3
+
+
+async def test_while_someone_takes_long_others_are_answered_together_still() -> None:
+    several = Several(3)
+    several.slow = {0}
+    several.connections[0].begin()
+    await passes()
+    for number in (3, 1):  # at first it is not known who takes long
+        several.found.clear()
+        sent = several.sent
+        for connection in several.connections[1:]:
+            connection.begin()
+        await passes(number)
+        assert several.found == [sum(sent)] * 2
+        assert several.sent == [0, sent[1] + 1, sent[2] + 1]
+    several.turn.set()
+    await several.ended()
+    assert several.sent == [1, 2, 2]
+
+
+async def test_many_bytes_wait_for_nobody() -> None:
+    size = whole._HELD_MAX_BYTES // 2
+    several = Several(4, size)
+    for before in (0, 4):
+        several.found.clear()
+        several.begin()
+        await several.ended()
+        assert several.found == [before, before, before, before + 3], "three are more than are kept"
+
+
+async def test_an_answer_waits_for_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([10.0, 10.0 + whole._HELD_MAX_S / 2, 10.0 + whole._HELD_MAX_S * 2, 20.0])
+    monkeypatch.setattr(whole, "monotonic", lambda: next(moments))
+    several = Several(4)
+    several.begin()
+    await several.ended()
+    assert several.found == [0, 0, 0, 3]
+
+
+async def test_what_is_about_to_be_sent_is_sent_before_its_connection_is_ended() -> None:
+    for end in ("shutdown", "eof_received"):
+        several = Several(2)
+        several.slow = {1}
+        several.begin()
+        await passes(1)
+        first = several.connections[0]
+        assert first.wire.sent == []
+        getattr(first.protocol, end)()
+        assert len(first.wire.sent) == 1
+        assert first.wire.closed is (end == "shutdown")
+        several.turn.set()
+        await several.ended()
+        assert several.sent == [1, 1]
+
+
+async def test_the_next_request_of_a_connection_comes_behind_what_is_about_to_be_sent() -> None:
+    several = Several(2)
+    several.slow = {1}
+    several.begin()
+    await passes(1)
+    assert several.sent == [0, 0]
+    several.connections[0].begin()
+    assert several.sent == [1, 0]
+    several.turn.set()
+    await several.ended()
+    assert several.sent == [2, 1]
+
+
+async def test_who_goes_before_it_is_sent_takes_nobody_elses_along() -> None:
+    several = Several(3)
+    several.slow = {2}
+    several.begin()
+    await passes(1)
+    several.connections[0].wire.close()
+    several.connections[0].protocol.connection_lost(None)
+    await passes()
+    assert several.sent == [0, 1, 0]
+    several.turn.set()
+    await several.ended()
+
+
+async def test_of_a_connection_all_are_answered_in_order_whatever_else_is_asked() -> None:
+    several = Several(3)
+    for connection in several.connections:
+        connection.begin(5)
+    await passes(30)
+    assert several.sent == [5, 5, 5]
