@@ -244,7 +244,7 @@ async def test_what_is_asked_at_once_is_answered_right_after_each_other() -> Non
         await passes(1)
         assert several.found == [4 * (rounds - 1)] * 4, "no answer was sent before the last was made"
         assert several.sent == [rounds] * 4, "with the last, all were"
-        await several.ended()
+    await several.ended()
 
 
 async def test_who_takes_longer_holds_nobody_up() -> None:
