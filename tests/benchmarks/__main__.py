@@ -34,7 +34,7 @@ from tests.benchmarks import (
 from tests.benchmarks.bench import Bench, started
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.load import generator_name
-from tests.benchmarks.machine import busy, facts, steadiness
+from tests.benchmarks.machine import busy, facts, new_page_us, steadiness
 
 _BENCHMARKS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
@@ -90,7 +90,7 @@ async def _measure_all(names: Sequence[str], quick: bool, peer_dir: Path | None,
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that servers are stopped
     console = Console(width=None if Console().is_terminal else _WIDTH, highlight=False)
-    busy_before, steady = busy(), steadiness()
+    busy_before, steady, page_us = busy(), steadiness(), new_page_us()
     table = Table(title="tidepool, measured", title_justify="left", show_edge=False, pad_edge=False)
     for heading in ("what", "measured", "bar", "", "from"):
         table.add_column(heading, justify="right" if heading in ("measured", "bar") else "left")
@@ -108,7 +108,7 @@ async def _measure_all(names: Sequence[str], quick: bool, peer_dir: Path | None,
         console.print()
         console.print(table)
         console.print()
-        for name, fact in facts(generator_name(), busy_before, steady):
+        for name, fact in facts(generator_name(), busy_before, steady, page_us):
             console.print(f"{name:>10}  {fact}")
 
 
