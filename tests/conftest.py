@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 
 from gateway.settings import Settings
@@ -36,6 +37,10 @@ from tests.support.proxy import PostgresProxy, proxied
 from tests.support.server import RunningServer, ServerProcess, running
 from tests.support.server import token as make_token
 from tests.support.turns import turn
+
+# The machine may be busy: how long an example takes says nothing.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.hookimpl(optionalhook=True)

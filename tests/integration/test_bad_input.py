@@ -587,7 +587,6 @@ async def unchanged(alices: httpx.AsyncClient, database_url: str) -> AsyncIterat
 def hammered(examples: int) -> Callable[[Any], Any]:
     return settings(
         max_examples=examples,
-        deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 

@@ -298,7 +298,7 @@ STEPS = st.lists(
 names = itertools.count()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(0, 14), limit=st.integers(1, 5), between=st.lists(STEPS, max_size=8), seed=st.integers(0, 999))
 async def test_a_walk_through_all_pages_gives_what_was_there_all_along_once_and_in_order(
     server: RunningServer, database_url: str, rows: int, limit: int, between: list[Any], seed: int

@@ -66,7 +66,7 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setattr(module, name, value)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_pages_join_up_to_the_list_that_was_asked_for(seed: int) -> None:
     choose = random.Random(seed)
@@ -77,7 +77,7 @@ def test_pages_join_up_to_the_list_that_was_asked_for(seed: int) -> None:
             assert walked(gallery, listing, choose.randrange(1, 12)) == gallery.listed(listing), listing
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_while_images_come_and_go_between_pages_every_one_that_stays_is_met_once(seed: int) -> None:
     choose = random.Random(seed)
@@ -123,7 +123,7 @@ LAID: dict[str, tuple[Callable[[random.Random, Gallery], None], ...]] = {
 """How the rows of the images may lie, beside the order in which they were made."""
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from([*LAID]))
 def test_what_is_searched_for_is_found_however_the_rows_lie(seed: int, laid: str) -> None:
     choose = random.Random(seed)
@@ -140,7 +140,7 @@ def test_what_is_searched_for_is_found_however_the_rows_lie(seed: int, laid: str
             assert walked(gallery, listing, choose.randrange(1, 25)) == gallery.listed(listing), listing
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32), st.sampled_from([*LAID]))
 def test_the_first_page_of_a_search_is_the_beginning_of_its_list_however_the_rows_lie(seed: int, laid: str) -> None:
     choose = random.Random(seed)
@@ -176,7 +176,7 @@ def counted(gallery: Gallery, filters: Filters) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_counts_are_those_of_the_list_with_the_same_filters(seed: int) -> None:
     choose = random.Random(seed)

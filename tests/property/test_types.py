@@ -202,9 +202,7 @@ def drawn(strategy: st.SearchStrategy[Any], number: int) -> list[Any]:
     """Draw so many examples, anew each time."""
     examples: list[Any] = []
 
-    @settings(
-        max_examples=number, phases=[Phase.generate], database=None, deadline=None, suppress_health_check=[*HealthCheck]
-    )
+    @settings(max_examples=number, phases=[Phase.generate], database=None, suppress_health_check=[*HealthCheck])
     @given(strategy)
     def draw(example: Any) -> None:
         examples.append(example)

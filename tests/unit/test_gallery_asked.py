@@ -6,7 +6,7 @@ import contextlib
 from base64 import urlsafe_b64encode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.gallery.asked import PageAsked, image_id_asked, page_asked, row_version_asked
@@ -49,14 +49,12 @@ def test_parameters_that_are_unknown_or_repeated_are_refused_by_name() -> None:
     assert fields_refused("limit=1&sort=up&limit=2&Limit=3") == ["limit", "sort", "Limit"]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=200))
 def test_whatever_the_query_it_is_read_or_refused(query: bytes) -> None:
     with contextlib.suppress(Problem):
         assert 1 <= page_asked(query, limit_default=50, limit_max=500).limit <= 500
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text() | st.binary().map(lambda raw: urlsafe_b64encode(raw).decode().rstrip("=")))
 def test_a_page_cursor_is_only_what_it_would_print_itself(text: str) -> None:
     try:

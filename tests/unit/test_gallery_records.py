@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from primary.gallery import limits
@@ -169,7 +169,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(values=st.dictionaries(st.sampled_from([*NewImage.__struct_fields__, "else"]), json_values))
 def test_whatever_is_sent_is_taken_field_for_field_or_refused(values: dict[str, Any]) -> None:
     try:

@@ -85,6 +85,7 @@ class Connection:
     async def ended(self) -> None:
         while self.state.tasks:
             await asyncio.gather(*self.state.tasks)
+            await asyncio.sleep(0)  # which is when the server forgets those that ended
 
 
 def of(size: int, *headers: Header) -> Answer:
