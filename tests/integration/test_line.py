@@ -33,15 +33,15 @@ async def another(primary: Primary) -> AsyncIterator[psycopg.AsyncConnection]:
         yield connection
 
 
-async def nobody_sleeps(connection: psycopg.AsyncConnection) -> None:
-    """Wait until no session of this database is in a `_SLEEP`."""
+async def until_asleep(connection: psycopg.AsyncConnection, sessions: int) -> None:
+    """Wait until so many sessions of this database are in a `_SLEEP`."""
     active = (
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = %s AND datname = current_database()"
     )
     async with asyncio.timeout(5):
         while True:
             row = await (await connection.execute(active, [_SLEEP])).fetchone()
-            if row == (0,):
+            if row == (sessions,):
                 return
             await asyncio.sleep(0.01)
 
@@ -126,20 +126,22 @@ async def test_who_waits_while_the_line_is_closed_is_told(line: Line) -> None:
 
 async def test_what_takes_too_long_is_given_up_here_and_there(line: Line, primary: Primary) -> None:
     async with another(primary) as connection:
+        asking = asyncio.create_task(line.ask(_SLEEP, within_s=1))
+        await until_asleep(connection, 1)
         with pytest.raises(PrimaryUnavailable, match="did not answer in time"):
-            await line.ask(_SLEEP, within_s=0.2)
-        await nobody_sleeps(connection)
+            await asking
+        await until_asleep(connection, 0)
     assert await line.ask("SELECT 1", within_s=5) == [("1",)]
 
 
 async def test_who_leaves_ends_the_question(line: Line, primary: Primary) -> None:
     async with another(primary) as connection:
         asking = asyncio.create_task(line.ask(_SLEEP, within_s=30))
-        await until_it_waits(line)
+        await until_asleep(connection, 1)  # what Postgres has not begun yet cannot be cancelled there
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await nobody_sleeps(connection)
+        await until_asleep(connection, 0)
     assert await line.ask("SELECT 1", within_s=5) == [("1",)]
 
 
