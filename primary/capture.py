@@ -191,8 +191,16 @@ def _mark(table: SyncedTable, rows: str) -> str:
 
 
 def _digest(table: SyncedTable) -> str:
-    text = "\n".join([_REFUSE_TRUNCATE, *capture_sql(table)])
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Give what tells the table's triggers, and behind a dot what of its rows travels, from others."""
+    triggers = "\n".join([_REFUSE_TRUNCATE, *capture_sql(table)])
+    rows = "\n".join([table.owner, *table.key, *(f"{each.name} {each.mapping.wire}" for each in table.columns)])
+    return ".".join(hashlib.sha256(text.encode()).hexdigest() for text in (triggers, rows))
+
+
+def _same_rows(installed: str, declared: str) -> bool:
+    """Tell whether what travelled travels now; of what was installed before this was noted, nobody knows otherwise."""
+    before = installed.partition(".")[2]
+    return before in {"", declared.partition(".")[2]}
 
 
 async def _run(conn: AsyncConnection, statement: str) -> None:
@@ -214,7 +222,8 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
 
     Each table is locked against writes until the transaction ends, so that no change slips by between. Rows that
     were there before are part of every snapshot; replicas that exist are rebuilt, for the declaration is new to them.
-    Where triggers were dropped or disabled, nobody knows what went by: every cursor becomes too old.
+    What a client has is not: so where a table joins, or other columns of it travel, the cursors of who has rows in it
+    become too old. Where triggers were dropped or disabled, nobody knows what went by: every cursor does.
     Raises `UnsupportedDeclaration` for a table that cannot be captured as it is in the database.
     """
     installed = await _installed(conn)
@@ -226,11 +235,12 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
             continue
         await check_fitness(conn, table, await _oid(conn, table))
         await _run(conn, f"LOCK TABLE {table_sql(table)} IN SHARE ROW EXCLUSIVE MODE")
-        gap = table_sql(table) in installed and not await _at_work(conn, table)
+        before = installed.get(table_sql(table))
+        gap = before is not None and not await _at_work(conn, table)
         for statement in capture_sql(table):
             await _run(conn, statement)
-        if gap:
-            await _run(conn, _start_over_sql(table))
+        if gap or before is None or not _same_rows(before, _digest(table)):
+            await _run(conn, _start_over_sql(table, everybody=gap))
         await conn.execute(
             sa.text(
                 f"INSERT INTO {SCHEMA}.captured VALUES (:name, :digest) "
@@ -261,10 +271,11 @@ async def _at_work(conn: AsyncConnection, table: SyncedTable) -> bool:
     return bool(triggers == len(_TRIGGERS))
 
 
-def _start_over_sql(table: SyncedTable) -> str:
+def _start_over_sql(table: SyncedTable, *, everybody: bool) -> str:
+    others = f" UNION SELECT user_id FROM {SCHEMA}.head" if everybody else ""
     return f"""
   INSERT INTO {SCHEMA}.head AS h (user_id, version, xid, floor)
   SELECT t.user_id, 1, pg_current_xact_id(), 1
-  FROM (SELECT {owner_sql(table)} FROM {table_sql(table)} UNION SELECT user_id FROM {SCHEMA}.head) AS t (user_id)
+  FROM (SELECT DISTINCT {owner_sql(table)} FROM {table_sql(table)}{others}) AS t (user_id)
   ORDER BY t.user_id
   ON CONFLICT (user_id) DO UPDATE SET version = h.version + 1, xid = excluded.xid, floor = h.version + 1"""

@@ -16,11 +16,14 @@ import sqlalchemy as sa
 from psycopg import errors
 
 from primary.capture import SCHEMA, capture_pending, engine_tables, install_capture
+from primary.cursor import Cursor
 from primary.declaration import Catalog, synced
 from primary.embedded.binaries import binary
 from primary.errors import MigrationsPending, UnsupportedDeclaration
+from primary.feed import Reason
 from primary.fitness import check_fitness
 from primary.postgres import Primary
+from primary.postgres_feed import PostgresFeed, PostgresPull
 from replica.store import Store
 from tests.support import shapes
 from tests.support.databases import Databases
@@ -579,19 +582,58 @@ async def test_triggers_that_were_not_at_work_are_found_and_every_replica_starts
     assert store.counts().rebuilds == rebuilds + 4
 
 
-async def test_a_table_with_rows_joins_later_and_its_rows_are_in_every_new_replica(
-    primary: Primary, session: Session, data_dir: Path
-) -> None:
-    await session.execute("CREATE TABLE late (user_id text, id integer, PRIMARY KEY (user_id, id))")
-    await session.execute("INSERT INTO late VALUES ('ann', 1), ('ann', 2), ('bob', 1)")
+def late(*columns: sa.Column[Any]) -> sa.MetaData:
     metadata = sa.MetaData()
     sa.Table(
         "late",
         metadata,
         sa.Column("user_id", sa.Text, primary_key=True),
         sa.Column("id", sa.Integer, primary_key=True),
+        *columns,
         info=synced(owner="user_id"),
     )
+    return metadata
+
+
+async def test_who_has_rows_in_a_table_that_joins_or_that_tells_more_of_them_can_go_on_from_no_cursor(
+    primary: Primary, session: Session
+) -> None:
+    await session.execute(SEED.encode())
+    await session.execute("CREATE TABLE late (user_id text, id integer, note text, PRIMARY KEY (user_id, id))")
+    await session.execute("INSERT INTO late VALUES ('ann', 1), ('ann', 2), ('new', 1)")
+
+    async def pulled(catalog: Catalog, user: str, since: Cursor | None = None) -> PostgresPull:
+        async with PostgresFeed(primary, catalog).pull(user, since) as pull:
+            return pull
+
+    async def stand(catalog: Catalog) -> dict[str, Cursor]:
+        return {user: (await pulled(catalog, user)).cursor for user in ("ann", "bob", "new")}
+
+    async def joined(catalog: Catalog) -> list[str]:
+        async with primary.transaction() as conn:
+            return await install_capture(conn, catalog)
+
+    before = await stand(shapes.catalog)
+    for metadata in (late(), late(sa.Column("note", sa.Text))):
+        catalog = Catalog.of(metadata)
+        assert await joined(catalog) == ['"public"."late"']
+        reasons = {user: (await pulled(catalog, user, since)).reason for user, since in before.items()}
+        assert reasons == {"ann": Reason.FLOOR, "bob": None, "new": Reason.FLOOR}
+        before = await stand(catalog)
+        # An index that is declared, or triggers that are written otherwise, change no row.
+        await session.execute("UPDATE tidepool.captured SET digest = 'other.' || split_part(digest, '.', 2)")
+        assert await joined(catalog) == ['"public"."late"']
+        await session.execute("UPDATE tidepool.captured SET digest = 'as it was before rows were noted'")
+        assert await joined(catalog) == ['"public"."late"']
+        assert await stand(catalog) == before
+
+
+async def test_a_table_with_rows_joins_later_and_its_rows_are_in_every_new_replica(
+    primary: Primary, session: Session, data_dir: Path
+) -> None:
+    await session.execute("CREATE TABLE late (user_id text, id integer, PRIMARY KEY (user_id, id))")
+    await session.execute("INSERT INTO late VALUES ('ann', 1), ('ann', 2), ('bob', 1)")
+    metadata = late()
     catalog = Catalog.of(metadata)
     async with primary.transaction() as conn:
         assert await install_capture(conn, catalog) == ['"public"."late"']
