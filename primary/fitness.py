@@ -14,7 +14,14 @@ SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_inherits AS i WHERE c.oid IN (
   row_security_active(c.oid) AS veiled,
   (SELECT array_agg(a.attname ORDER BY a.attname)
    FROM pg_attribute AS a JOIN pg_collation AS l ON l.oid = a.attcollation
-   WHERE a.attrelid = c.oid AND a.attname = ANY (:identifying) AND NOT l.collisdeterministic) AS blurred
+   WHERE a.attrelid = c.oid AND a.attname = ANY (:identifying) AND NOT l.collisdeterministic) AS blurred,
+  (SELECT array_agg(a.attname ORDER BY a.attname) FROM pg_attribute AS a
+   WHERE a.attrelid = c.oid AND a.attname = ANY (:identifying) AND NOT a.attnotnull) AS optional,
+  EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+    AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (
+      SELECT FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+      JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+      WHERE k.place <= i.indnkeyatts AND a.attname <> ALL (:identifying))) AS told_apart
 FROM pg_class AS c WHERE c.oid = :table""")
 
 
@@ -40,4 +47,14 @@ async def check_fitness(conn: AsyncConnection, table: SyncedTable, oid: int | No
     if found.blurred:
         raise UnsupportedDeclaration(
             f"{table.name}: texts that differ are equal in its key, by the collation of {', '.join(found.blurred)}"
+        )
+    if found.optional:
+        raise UnsupportedDeclaration(
+            f"{table.name}: in the database these columns of its key may be NULL: {', '.join(found.optional)}",
+            hint="A row is synced to its owner, by its key: ALTER TABLE … ALTER … SET NOT NULL.",
+        )
+    if not found.told_apart:
+        raise UnsupportedDeclaration(
+            f"{table.name}: nothing in the database says that its key is unique: {', '.join(identifying)}",
+            hint="Make it the primary key, or a unique index of it or of a part of it, whole and of columns alone.",
         )

@@ -595,6 +595,21 @@ def late(*columns: sa.Column[Any]) -> sa.MetaData:
     return metadata
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE late (user_id text NOT NULL, id integer PRIMARY KEY)",
+        "CREATE TABLE late (user_id text NOT NULL, id integer NOT NULL); CREATE UNIQUE INDEX ON late (id, user_id)",
+    ],
+)
+async def test_a_table_joins_whose_key_in_the_database_is_another_and_tells_its_rows_apart(
+    made: str, primary: Primary, session: Session
+) -> None:
+    await session.execute(made.encode())
+    async with primary.transaction() as conn:
+        assert await install_capture(conn, Catalog.of(late())) == ['"public"."late"']
+
+
 async def test_who_has_rows_in_a_table_that_joins_or_that_tells_more_of_them_can_go_on_from_no_cursor(
     primary: Primary, session: Session
 ) -> None:
@@ -687,6 +702,20 @@ UNFIT = {
             "CREATE TABLE unfit (user_id text, id text COLLATE blurred, PRIMARY KEY (user_id, id))"
         ),
         "by the collation of id",
+    ),
+    "a row may be nobody's": (
+        "CREATE TABLE unfit (user_id text, id integer PRIMARY KEY)",
+        "these columns of its key may be NULL: user_id",
+    ),
+    "a key may be two rows'": (
+        (
+            "CREATE TABLE unfit (user_id text NOT NULL, id integer NOT NULL, kind text); "
+            "CREATE UNIQUE INDEX ON unfit (user_id, id) WHERE kind = 'a'; "
+            "CREATE UNIQUE INDEX ON unfit (user_id, (id % 10)); "
+            "CREATE UNIQUE INDEX ON unfit (user_id, id, kind); "
+            "CREATE INDEX ON unfit (user_id, id)"
+        ),
+        "nothing in the database says that its key is unique: user_id, id",
     ),
 }
 
