@@ -9,10 +9,13 @@ Steps go forward only; the way back is a restored backup.
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -20,9 +23,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from primary.as_declared import OtherSchema, check_as_declared
 from primary.capture import SCHEMA, capture_pending, engine_tables, install_capture, table_sql
 from primary.declaration import Catalog
-from primary.errors import PrimaryError
+from primary.driver_errors import translate
+from primary.errors import NotAllowed, PrimaryError, PrimaryUnavailable
 from primary.postgres import Primary
 
 VERSION_TABLE = "alembic_version"
@@ -41,10 +46,10 @@ class UnknownRevision(PrimaryError):
     hint = "Run the release of tidepool that migrated this database, or a later one."
 
 
-class OtherSchema(PrimaryError):
-    """New tables of the role that tidepool connects as would not lie in the schema public."""
+class StepFailed(PrimaryError):
+    """Postgres refused what a step of the chain asked for; the database is as it was."""
 
-    hint = "Run, in psql: ALTER ROLE … SET search_path = public"
+    hint = "Mend the step, or what is in its way in the database, and run: tidepool migrate"
 
 
 async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
@@ -52,7 +57,7 @@ async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
 
     The steps of the chain are followed by the triggers of every table of ``catalog`` that has not got them as
     its declaration has them now. Raises `PrimaryUnavailable`, `UnknownRevision` when the database is
-    ahead of this program, and `OtherSchema`.
+    ahead of this program, `StepFailed`, `NotAsDeclared` when no step makes what is declared, and `OtherSchema`.
     """
     async with primary.transaction(_MIGRATION_MAX_S) as conn:
         await conn.execute(sa.select(sa.func.set_config("statement_timeout", "0", True)))  # a role may have one
@@ -61,6 +66,7 @@ async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
         wait_ms = round(primary.answer_timeout_s * 1000)
         await conn.execute(sa.select(sa.func.set_config("lock_timeout", str(wait_ms), True)))
         steps = await conn.run_sync(_upgrade)
+        await check_as_declared(conn, catalog)
         return steps + _told(await install_capture(conn, catalog))
 
 
@@ -68,6 +74,8 @@ async def pending(primary: Primary, catalog: Catalog) -> list[str]:
     """Say what `migrate` would do, and [] when it has nothing to do. Raises as `migrate` does."""
     async with primary.transaction() as conn:
         steps = await conn.run_sync(_steps_to_do)
+        if not steps:
+            await check_as_declared(conn, catalog)
         return steps + _told(await _captures_to_do(conn, catalog))
 
 
@@ -124,8 +132,23 @@ def _upgrade(conn: sa.Connection) -> list[str]:
             raise OtherSchema(f"new tables would lie in the schema {schema}, not in public, by the role's search_path")
         # Before any step, for the table that counts them lies in it.
         conn.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
-        command.upgrade(_config(connection=conn), "head")
+        try:
+            command.upgrade(_config(connection=conn), "head")
+        except sa.exc.DBAPIError as error:
+            if isinstance(translate(error.orig), PrimaryUnavailable | NotAllowed):
+                raise  # which is not the step's fault
+            reason = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
+            raise StepFailed(f"{_place(error)}: {reason or error.orig}") from error
     return todo
+
+
+def _place(error: Exception) -> str:
+    """Say at which line of which step it came to an error."""
+    steps = {Path(step.path).resolve() for step in ScriptDirectory.from_config(_config()).walk_revisions()}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if (path := Path(frame.filename).resolve()) in steps:
+            return f"{path.name}, line {frame.lineno}"
+    return "the chain of steps"
 
 
 def _write_step(conn: sa.Connection, message: str, declared: Sequence[sa.MetaData]) -> str:

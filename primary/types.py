@@ -32,6 +32,8 @@ class Mapping:
     ``key`` is the SQL that gives the value as canonical text, empty where the type may not be part of a key;
     ``from_key`` is the SQL that gives the value back, with ``{}`` for that text; ``stored_key`` gives the stored value.
     ``adapt`` turns the received value into the stored one, None where it is stored as received.
+    ``kinds`` are the types of Postgres whose values travel so: their names in pg_type, or a category there (S for
+    texts, E for enums, A for arrays).
     """
 
     wire: str
@@ -41,6 +43,7 @@ class Mapping:
     from_key: str = ""
     stored_key: Callable[[str], Any] = str
     adapt: Callable[[Any], Any] | None = None
+    kinds: tuple[str, ...] = ()
 
 
 def _real(value: float | None) -> float | str | None:
@@ -66,7 +69,10 @@ def _moment(day_only: bool = False, zone: str = "") -> str:
     )
 
 
-_UUID = Mapping("{}::text", "TEXT", json="plain", key="{}::text", from_key="{}::uuid")
+_INTEGERS = ("int2", "int4", "int8")
+_TEXTS = ("S", "E")
+
+_UUID = Mapping("{}::text", "TEXT", json="plain", key="{}::text", from_key="{}::uuid", kinds=("uuid",))
 _BOOLEAN = Mapping(
     "{}",
     "INTEGER",
@@ -74,32 +80,40 @@ _BOOLEAN = Mapping(
     key="{}::text",
     from_key="{}::boolean",
     stored_key=lambda text: int(text == "true"),
+    kinds=("bool",),
 )
-_REAL = Mapping("{}", "ANY", json="real", adapt=_real)
-_NUMERIC = Mapping("{}::text", "TEXT", json="plain")
-_JSON = Mapping("{}::text", "TEXT", json="json")
+_REAL = Mapping("{}", "ANY", json="real", adapt=_real, kinds=("float4", "float8"))
+_NUMERIC = Mapping("{}::text", "TEXT", json="plain", kinds=("numeric", *_INTEGERS))
+_JSON = Mapping("{}::text", "TEXT", json="json", kinds=("json", "jsonb"))
 _BYTES = Mapping(
-    "{}", "BLOB", json="hex", key="encode({}, 'hex')", from_key="decode({}, 'hex')", stored_key=bytes.fromhex
+    "{}",
+    "BLOB",
+    json="hex",
+    key="encode({}, 'hex')",
+    from_key="decode({}, 'hex')",
+    stored_key=bytes.fromhex,
+    kinds=("bytea",),
 )
 # An array's elements and dimensions; not that one may begin at another index than 1, which nobody uses.
-_ARRAY = Mapping("to_jsonb({})::text", "TEXT", json="json")
-_TIME = Mapping("{}::text", "TEXT", json="plain", key="{}::text", from_key="{}::time")
+_ARRAY = Mapping("to_jsonb({})::text", "TEXT", json="json", kinds=("A",))
+_TIME = Mapping("{}::text", "TEXT", json="plain", key="{}::text", from_key="{}::time", kinds=("time",))
 
 
 def _integer(name: str) -> Mapping:
-    return Mapping("{}", "INTEGER", key="{}::text", from_key=f"{{}}::{name}", stored_key=int)
+    return Mapping("{}", "INTEGER", key="{}::text", from_key=f"{{}}::{name}", stored_key=int, kinds=_INTEGERS)
 
 
 def _text(kind: sa.String) -> Mapping:
     """Give the mapping of a text, whose key finds its row by the index that the table has: of the same collation."""
     if isinstance(kind, sa.Enum) and kind.native_enum:
         name = ".".join(f'"{part}"' for part in (kind.schema, kind.name) if part)
-        return Mapping("{}::text", "TEXT", key="{}::text", from_key=f"{{}}::{name}")
-    return Mapping("{}::text", "TEXT", key="{}::text", from_key=f'{{}} COLLATE "{kind.collation or "default"}"')
+        return Mapping("{}::text", "TEXT", key="{}::text", from_key=f"{{}}::{name}", kinds=_TEXTS)
+    collation = kind.collation or "default"
+    return Mapping("{}::text", "TEXT", key="{}::text", from_key=f'{{}} COLLATE "{collation}"', kinds=_TEXTS)
 
 
 def _temporal(name: str, wire: str) -> Mapping:
-    return Mapping(wire, "TEXT", json="plain", key=wire, from_key=f"{{}}::{name}")
+    return Mapping(wire, "TEXT", json="plain", key=wire, from_key=f"{{}}::{name}", kinds=(name,))
 
 
 _DATE = _temporal("date", _moment(day_only=True))

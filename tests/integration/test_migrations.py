@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -19,11 +19,21 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from psycopg.conninfo import make_conninfo
 
+from primary.as_declared import NotAsDeclared, OtherSchema
 from primary.capture import SCHEMA, engine_tables, install_capture
 from primary.declaration import Catalog, synced
-from primary.errors import InTheWay
+from primary.errors import InTheWay, NotAllowed
 from primary.gallery.tables import catalog, metadata
-from primary.migrate import _LOCK, VERSION_TABLE, OtherSchema, UnknownRevision, _config, migrate, pending, write_step
+from primary.migrate import (
+    _LOCK,
+    VERSION_TABLE,
+    StepFailed,
+    UnknownRevision,
+    _config,
+    migrate,
+    pending,
+    write_step,
+)
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from replica.store import Store
@@ -309,12 +319,67 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_databa
     async with opened(empty_database_url) as primary:
         await execute(primary, "CREATE TABLE album_image (mine int)")
         before = await description(primary)
-        with pytest.raises(sa.exc.ProgrammingError) as refused:
+        told = r'^0001_the_first_tables\.py, line \d+: relation "album_image" already exists$'
+        with pytest.raises(StepFailed, match=told):
             await migrate(primary, catalog)
-        assert isinstance(refused.value.orig, psycopg.errors.DuplicateTable)
         assert await description(primary) == before
         await execute(primary, "DROP TABLE album_image")
         assert len(await migrate(primary, catalog)) == STEPS + len(catalog)
+
+
+async def test_a_right_that_a_role_lacks_is_not_told_as_a_fault_of_a_step(empty_database_url: str) -> None:
+    role = f"maker_{random.randrange(10**9)}"
+    async with opened(empty_database_url) as primary:
+        # It may make the engine's tables, and none in public.
+        await execute(
+            primary,
+            f"CREATE ROLE {role}; "
+            f"DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO {role}', current_database()); END $$",
+        )
+        try:
+            async with opened(make_conninfo(empty_database_url, options=f"-c role={role}")) as other:
+                with pytest.raises(NotAllowed, match="permission denied for schema public"):
+                    await migrate(other, catalog)
+        finally:
+            await execute(primary, f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("drift", "told"),
+    [
+        ("DROP TABLE album_image CASCADE", "album_image: there is no such table in the database"),
+        ("ALTER TABLE album DROP COLUMN description", "album: its table in the database has no column description"),
+        (
+            "ALTER TABLE album ALTER created_at TYPE timestamp, ALTER row_version TYPE numeric",
+            "album: in .* of other types: created_at is timestamp without time zone, row_version is numeric",
+        ),
+        ("ALTER TABLE image_edit ALTER old_value TYPE text", "image_edit: in .* of other types: old_value is text"),
+    ],
+)
+async def test_what_is_declared_and_made_by_no_step_is_named(primary: Primary, drift: str, told: str) -> None:
+    await execute(primary, drift)
+    for attempt in (pending, migrate):
+        with pytest.raises(NotAsDeclared, match=told) as refused:
+            await attempt(primary, catalog)
+        assert "step" in refused.value.hint
+
+
+async def test_a_column_may_be_of_a_domain_and_there_may_be_others_beside_it(primary: Primary) -> None:
+    await execute(
+        primary,
+        "CREATE DOMAIN title AS varchar(255); ALTER TABLE album ALTER title TYPE title, ADD colour text, "
+        "ALTER row_version TYPE integer",
+    )
+    assert await pending(primary, catalog) == []
+
+
+async def test_a_role_that_would_find_other_tables_than_those_that_are_read_is_told(primary: Primary) -> None:
+    await execute(primary, "CREATE SCHEMA mine; CREATE TABLE mine.image (user_id text)")
+    for path in ("mine,public", "mine"):
+        async with opened(make_conninfo(primary.url, options=f"-c search_path={path}")) as other:
+            for attempt in (pending, migrate):
+                with pytest.raises(OtherSchema, match=r"^the table \w+ is not looked for in public first"):
+                    await attempt(other, catalog)
 
 
 async def test_a_database_of_a_newer_program_is_left_alone(primary: Primary) -> None:
