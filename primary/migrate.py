@@ -83,7 +83,8 @@ async def write_step(primary: Primary, message: str, declared: Sequence[sa.MetaD
     """Write the step that brings a database at the head of the chain to what is ``declared``; give its path.
 
     For the engineer who changed a declaration. Alembic compares tables, columns, defaults, indexes and
-    foreign keys; check constraints, triggers and the moving of data are to be written by hand.
+    foreign keys; check constraints, triggers, the moving of data, a column that was renamed and the type of an enum
+    column that is added are to be written by hand.
     """
     engine = sa.MetaData()
     engine_tables(engine)
