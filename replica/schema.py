@@ -12,12 +12,14 @@ The statements come in stages, for the order is what makes a first copy fast:
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from itertools import chain
 
 import apsw
 
 from primary.declaration import Catalog, ReadIndex, SyncedTable
-from replica.library import VERSION
+from primary.errors import UnsupportedDeclaration
+from replica.library import VERSION, connect
 from replica.rendering import json_members, quoted
 
 FORMAT = 1  # to be raised when the meaning of a file changes though its statements do not
@@ -72,6 +74,19 @@ class Schema:
                 ]
             ).encode()
         ).hexdigest()
+
+    def check(self) -> None:
+        """Make it once, in memory. Raises `UnsupportedDeclaration` where SQLite refuses it: an index's condition."""
+        with closing(connect(":memory:")) as connection:
+            for statement in [*self.tables, *self.keys, *chain.from_iterable(self._finish.values())]:
+                try:
+                    connection.execute(statement)
+                except apsw.Error as error:
+                    made = " ".join(statement.split()[:3])  # CREATE INDEX "note.pinned"
+                    raise UnsupportedDeclaration(
+                        f"{made}: SQLite refuses it: {error}",
+                        hint="A read index's `where` is SQL of SQLite's, on the columns of the row but its owner.",
+                    ) from error
 
     def first_of(self, table: SyncedTable) -> list[str]:
         """Give the statements of the second stage that make a table's first read index."""

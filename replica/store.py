@@ -65,7 +65,7 @@ class Store:
     # ------------------------------------------------------------- life
 
     async def open(self) -> None:
-        """Take the data directory. Raises `DataDirectoryLocked` and `DataDirectoryUnusable`."""
+        """Take the data directory. Raises `DataDirectoryLocked`, `DataDirectoryUnusable`, `UnsupportedDeclaration`."""
         configure(self._directory.apart)
         try:
             self._ownership.take()
@@ -223,6 +223,7 @@ class Store:
         return slot
 
     def _prepare(self) -> None:
+        self.schema.check()
         directory = self._directory
         directory.check()
         for folder in (directory.replicas, directory.building, directory.apart, directory.quarantine):

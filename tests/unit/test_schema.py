@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import cast
 
 import apsw
 import pytest
 import sqlalchemy as sa
 
 from primary.declaration import Catalog, ReadIndex, synced
+from primary.errors import UnsupportedDeclaration
+from primary.feed import Feed
 from replica.library import connect
 from replica.schema import Schema
+from replica.store import Store
 
 
 def declared(*indexes: ReadIndex) -> Schema:
@@ -62,3 +67,24 @@ def test_an_index_holds_only_the_rows_that_it_is_for_and_follows_them(file: apsw
 
 def test_a_condition_of_an_index_is_part_of_what_names_a_schema() -> None:
     assert declared(PINNED).hash != declared(ReadIndex("pinned", ["written_at", "id"])).hash
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("pined", "no such column: pined"),
+        ("user_id <> 'ann'", "no such column: user_id"),
+        ("pinned AND", "incomplete input"),
+    ],
+)
+async def test_a_condition_that_sqlite_refuses_is_told_before_anybody_reads(
+    where: str, why: str, tmp_path: Path
+) -> None:
+    declared(PINNED).check()
+    schema = declared(ReadIndex("newest", ["written_at"]), ReadIndex("pinned", ["written_at", "id"], where=where))
+    store = Store(tmp_path, schema.catalog, cast("Feed", None))
+    with pytest.raises(UnsupportedDeclaration, match=f'^CREATE INDEX "note.pinned": SQLite refuses it: .*{why}'):
+        await store.open()
+    again = Store(tmp_path, declared(PINNED).catalog, cast("Feed", None))
+    await again.open()  # the directory was given up
+    await again.close()
