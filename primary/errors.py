@@ -20,7 +20,6 @@ class PrimaryError(Exception):
     """Something went wrong at the primary."""
 
     hint: str = ""
-    retry: bool = False
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").partition("\n")[0])
@@ -32,7 +31,6 @@ class PrimaryUnavailable(PrimaryError):
     """The primary database cannot be reached."""
 
     hint = "Try again shortly; check that Postgres runs and that TIDEPOOL_DATABASE_URL points to it."
-    retry = True
 
 
 class PrimarySlow(PrimaryUnavailable):

@@ -17,7 +17,6 @@ class ReplicaError(Exception):
     """Something went wrong with a replica."""
 
     hint: str = ""
-    retry: bool = False
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").partition("\n")[0])
@@ -45,7 +44,6 @@ class ReplicaUnavailable(ReplicaError):
     """The replica cannot be served now."""
 
     hint = "Try again shortly."
-    retry = True
 
 
 class ReadTimeout(ReplicaUnavailable):

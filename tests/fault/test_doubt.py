@@ -74,7 +74,7 @@ async def _read_without_the_primary(bay: Bay, user: str) -> None:
     except (ReplicaUnavailable, PrimaryUnavailable) as error:
         refused = error
     bay.feed.away = False
-    assert refused is None or (str(refused) and refused.hint and refused.retry)
+    assert refused is None or (str(refused) and refused.hint)
 
 
 async def _sync(bay: Bay, user: str) -> None:

@@ -25,10 +25,5 @@ def test_what_a_driver_says_is_told_as_what_it_means(error: psycopg.Error, meani
     assert type(translate(error)) is meaning
 
 
-def test_what_may_work_when_tried_again_says_so() -> None:
-    assert PrimaryBusy().retry
-    assert PrimaryBusy().hint
-
-
 def test_a_defect_of_ours_is_no_trouble_of_the_primary() -> None:
     assert translate(psycopg.errors.SyntaxError("at or near")) is None
