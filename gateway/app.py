@@ -36,19 +36,18 @@ def create_app(
     streams: Streams,
     catalog: Catalog,
     verifier: TokenVerifier,
-    metrics: Metrics | None = None,
 ) -> Litestar:
     """Put the application together. The parts are opened and closed by the caller (see `gateway.server`).
 
     Everything below /api asks for a token, whatever is mounted there; nothing else does.
     """
-    metrics = metrics or Metrics()
+    metrics = Metrics()
     exports = Places(per_user_max=settings.exports_per_user_max, node_max=settings.exports_max)
     metrics.watch(store, primary, follower, exports)
     edition = f"{release()} {store.schema.hash}"
     freshness = Freshness(store, follower, primary, wait_ms=settings.min_version_wait_ms, edition=edition)
     writes = Writes(primary, kept_s=settings.idempotency_kept_s)
-    parts = Parts(settings, primary, store, follower, streams, catalog, verifier, metrics, freshness, writes, exports)
+    parts = Parts(settings, primary, store, follower, streams, catalog, metrics, freshness, writes, exports)
     api = Mount(
         "/api",
         route_handlers=[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.auth.tokens import TokenVerifier
 from gateway.events.streams import Streams
 from gateway.exports.places import Places
 from gateway.freshness import Freshness
@@ -33,7 +32,6 @@ class Parts:
     follower: Follower
     streams: Streams
     catalog: Catalog
-    verifier: TokenVerifier
     metrics: Metrics
     freshness: Freshness
     writes: Writes

@@ -13,19 +13,19 @@ RECORD_MAX_BYTES = 2 * 1024 * 1024
 _SKIP_BYTES = 256 * 1024
 
 
-def read_lines(stream: BinaryIO, *, max_bytes: int = RECORD_MAX_BYTES) -> Iterator[tuple[int, bytes | None]]:
+def read_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """Yield every line with its number, from 1, its line ending included.
 
-    A line of more than ``max_bytes`` is yielded as None and passed over without being held in memory. A
+    A line of more than `RECORD_MAX_BYTES` is yielded as None and passed over without being held in memory. A
     UTF-8 byte order mark at the start is taken off. Raises `InputError` at the byte order mark of UTF-16 or
     UTF-32.
     """
     number = 0
-    while line := stream.readline(max_bytes + 1):
+    while line := stream.readline(RECORD_MAX_BYTES + 1):
         number += 1
         if number == 1:
             line = _without_mark(line)
-        if len(line) > max_bytes:
+        if len(line) > RECORD_MAX_BYTES:
             while line and not line.endswith(b"\n"):
                 line = stream.readline(_SKIP_BYTES)
             yield number, None

@@ -143,8 +143,8 @@ UPDATE upstream_outbox SET attempts = attempts + 1, error = %(error)s, failed_at
   lease = NULL, due_at = now() + make_interval(secs => %(wait_s)s)
 WHERE {_MINE}"""
 
-
 _ANY = "SELECT FROM upstream_outbox WHERE NOT parked LIMIT 1"
+_LOOK_TIMEOUT_S = 5
 
 
 class Look:
@@ -154,18 +154,17 @@ class Look:
     can be broken off at once when the server stops.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._timeout_s = timeout_s
         self._connection: Connection | None = None
 
     async def anything(self) -> bool:
         """Tell whether there is a row that is not parked. Raises `PrimaryUnavailable`."""
         try:
-            async with patience(self._timeout_s):
+            async with patience(_LOOK_TIMEOUT_S):
                 if self._connection is None:
                     self._connection = await psycopg.AsyncConnection.connect(
-                        self._url, autocommit=True, prepare_threshold=None, connect_timeout=round(self._timeout_s)
+                        self._url, autocommit=True, prepare_threshold=None, connect_timeout=_LOOK_TIMEOUT_S
                     )
                 return await (await self._connection.execute(_ANY)).fetchone() is not None
         except BaseException as error:

@@ -16,10 +16,8 @@ from typing import Any
 import apsw
 
 from replica.gallery.members import JOIN_TOLD, MEMBERS, braced, joined
-from replica.gallery.page_cursor import InvalidPageCursor, PageCursor
+from replica.gallery.page_cursor import PageCursor
 from replica.gallery.page_size import within_bytes
-
-__all__ = ["InvalidPageCursor", "Page", "PageCursor", "newest", "one"]
 
 
 @dataclass(frozen=True, slots=True)

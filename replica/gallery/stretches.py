@@ -30,11 +30,6 @@ class Stretch:
     less: str = ""
     titled: bool = False
 
-    @property
-    def is_found(self) -> bool:
-        """Whether its images are those of a search."""
-        return bool(self.match) or self.titled
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -13,7 +13,6 @@ IMAGE_ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11"
 OTHER_ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c12"
 THIRD_ID = "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c13"
 ALBUM_ID = "b3c1d5a0-40f5-4f0e-8e0a-2f2b5d1f7a10"
-NEW_ID = "b3c1d5a0-40f5-4f0e-8e0a-2f2b5d1f7a99"
 
 
 @dataclass(frozen=True)

@@ -168,15 +168,6 @@ class ServerProcess:
         await self._reading
         return await self._process.wait()
 
-    async def logged(self, event: str) -> dict[str, Any]:
-        """Wait for a line of the log that tells of ``event``, and give it."""
-        async with asyncio.timeout(READY_S):
-            while True:
-                for line in self.logs:
-                    if line.get("event") == event:
-                        return line
-                await asyncio.sleep(0.005)
-
     async def _end(self, order: signal.Signals) -> int:
         if self._process is None or self._process.returncode is not None:
             return self._process.returncode or 0 if self._process else 0

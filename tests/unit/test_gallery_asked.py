@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.gallery.asked import PageAsked, image_id_asked, page_asked, row_version_asked
 from gateway.problems import Problem
-from replica.gallery.images import InvalidPageCursor, PageCursor
+from replica.gallery.page_cursor import InvalidPageCursor, PageCursor
 
 CURSOR = PageCursor("2025-03-01T08:00:00.000000Z", "3f0c2a52-7d5e-4a83-9d0e-6a4a0b6f6c11")
 

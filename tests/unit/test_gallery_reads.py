@@ -13,7 +13,8 @@ import pytest
 
 from primary.gallery.tables import catalog
 from replica.gallery import images
-from replica.gallery.images import PageCursor, newest, one
+from replica.gallery.images import newest, one
+from replica.gallery.page_cursor import PageCursor
 from replica.gallery.profiles import profile
 from replica.library import connect
 from replica.schema import Schema

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 
 import httpx
 
@@ -19,18 +18,13 @@ _SHOWN_MAX_CHARS = 300
 class UpstreamClient:
     """Calls upstream servers, each connection for one call. To be closed with `close`.
 
-    ``private_allowed``: servers on private addresses may be called. ``ssl_context`` says whose certificates to
-    believe, where it is not those that everybody does.
+    ``private_allowed``: servers on private addresses may be called.
     """
 
-    def __init__(
-        self, limits: MirrorLimits, *, private_allowed: bool = False, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, limits: MirrorLimits, *, private_allowed: bool = False) -> None:
         self._limits = limits
         self._private_allowed = private_allowed
-        self._transport = CheckedTransport(
-            private_allowed=private_allowed, connections_max=limits.concurrency, ssl_context=ssl_context
-        )
+        self._transport = CheckedTransport(private_allowed=private_allowed, connections_max=limits.concurrency)
         timeout = httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s)
         self._extensions = {"timeout": timeout.as_dict()}
 
