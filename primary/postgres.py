@@ -1,4 +1,4 @@
-"""The connection to Postgres: one pool, for the feed as psycopg connections, for writes as SQLAlchemy transactions.
+"""The connections to Postgres: one pool, which lends them to feed and writes, and to SQLAlchemy for all else.
 
 Nothing here depends on a session (no SET, no LISTEN, no session lock), so that a transaction pooler may stand between.
 """

@@ -101,9 +101,9 @@ class Store:
         """Run ``work`` in a read transaction on the user's replica, building it first if there is none.
 
         ``work`` runs on the event loop and, if it turns out to take more than a moment, a second time in another
-        thread; there at once where it is said to be ``long``: a search, an analysis, SQL of somebody's own. What it
-        raises is raised. A file in doubt is rebuilt and read then, and an index that is still being made is waited for,
-        as long as a read may take. Raises `InvalidUser`, `ReadTimeout`, `Unfinished`, and `PrimaryUnavailable` or
+        thread; there at once where it is said to be ``long``: a search, a count of whole tables. What it raises is
+        raised. A file in doubt is rebuilt and read then, and an index that is still being made is waited for, as long
+        as a read may take. Raises `InvalidUser`, `ReadTimeout`, `Unfinished`, and `PrimaryUnavailable` or
         `ReplicaUnavailable` where the replica must be built and cannot be.
         """
         try:

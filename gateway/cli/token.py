@@ -13,7 +13,7 @@ DAY_S = 86_400
 
 @click.command()
 @click.argument("user")
-@click.option("--admin", is_flag=True, help="May also use the routes of administrators.")
+@click.option("--admin", is_flag=True, help="Say that USER is an administrator; so far only GET /api/me tells of it.")
 @click.option("--ttl-s", type=click.IntRange(min=1), default=DAY_S, show_default=True, help="How long it is good for.")
 def token(user: str, admin: bool, ttl_s: int) -> None:
     """Print a token that speaks for USER.

@@ -64,7 +64,7 @@ class Source(Protocol):
 class EventStream(ASGIResponse):
     """The answer. ``start`` is where the replica is, ``told`` what the client has: its Last-Event-ID, if it gave one.
 
-    With a ``source`` the rows that changed are told too. ``opened`` is closed at the end, whatever that is.
+    With ``with_changes`` the rows that changed are told too. ``opened`` is closed at the end, whatever that is.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ _RETRY_AFTER = {"retry-after": "5"}
 
 
 class Streams:
-    """Opens event streams within their bounds: ``per_user_max`` of one user, ``max_`` of all.
+    """Opens event streams within their bounds: ``per_user_max`` of one user, ``node_max`` of all.
 
     ``listen`` is for the time that a stream is open; `close` ends all that are.
     """

@@ -1,1 +1,1 @@
-"""Routes that are not about pictures: syncing, who one is, and what keeps the server running."""
+"""Routes that are not about pictures: syncing, event streams, exports, and what those look at who run the server."""
