@@ -18,6 +18,22 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from primary.declaration import Catalog, ReadIndex, synced
 from primary.gallery import limits
+from primary.gallery.columns import (
+    bounds,
+    count,
+    document,
+    flag,
+    for_the_cascade,
+    is_object,
+    length,
+    moment,
+    own_id,
+    owner,
+    part_of,
+    row_version,
+    text,
+    user_is_named,
+)
 from primary.gallery.history import tell_edits
 from primary.gallery.made_at import keeps_created_at, takes_image_created_at
 from primary.gallery.totals import total
@@ -38,91 +54,24 @@ IMAGE_CREATED_AT = "image_created_at"
 """When a row's image was made, kept by a trigger: a replica finds what it looks for in the images' order by it."""
 
 
-def _owner() -> sa.Column[str]:
-    # An id is compared, never read: bytes in order, as in the engine's tables, not letters of a language.
-    return sa.Column("user_id", sa.Text(collation="C"), primary_key=True)
-
-
-def _id() -> sa.Column[Any]:
-    return sa.Column("id", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()"))
-
-
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text)
-
-
-def _moment(name: str) -> sa.Column[Any]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()"))
-
-
 def _image_created_at() -> sa.Column[Any]:
     return sa.Column(IMAGE_CREATED_AT, sa.DateTime(timezone=True), nullable=False)
-
-
-def _count(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer, nullable=False, server_default=sa.text("0"))
-
-
-def _flag(name: str) -> sa.Column[bool]:
-    return sa.Column(name, sa.Boolean, nullable=False, server_default=sa.text("false"))
-
-
-def _object(name: str) -> sa.Column[Any]:
-    return sa.Column(name, JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"))
-
-
-def _row_version() -> sa.Column[int]:
-    return sa.Column("row_version", sa.BigInteger, nullable=False, server_default=sa.text("1"))
-
-
-def _user_is_named() -> sa.CheckConstraint:
-    # On the tables without a parent; the others inherit it through their foreign key.
-    return _length("user_id", 1, limits.USER_ID_MAX_CHARS)
-
-
-def _length(column: str, low: int, high: int) -> sa.CheckConstraint:
-    """Bound a text by its number of characters; NULL passes."""
-    return sa.CheckConstraint(f"char_length({column}) BETWEEN {low} AND {high}", name=column)
-
-
-def _range(column: str, low: int, high: int | None = None) -> sa.CheckConstraint:
-    """Bound a number on both sides, or from below; NULL passes."""
-    bound = f"{column} >= {low}" if high is None else f"{column} BETWEEN {low} AND {high}"
-    return sa.CheckConstraint(bound, name=column)
-
-
-def _is_object(column: str) -> sa.CheckConstraint:
-    # Readers may look for members without asking what the document is, and hold it in memory.
-    bytes_max = limits.DOCUMENT_MAX_BYTES
-    return sa.CheckConstraint(
-        f"jsonb_typeof({column}) = 'object' AND octet_length({column}::text) <= {bytes_max}", name=column
-    )
-
-
-def _part_of(parent: str, column: str) -> sa.ForeignKeyConstraint:
-    # The owner is in the reference, so a row cannot hang on another user's row; and it goes with its parent.
-    return sa.ForeignKeyConstraint(["user_id", column], [f"{parent}.user_id", f"{parent}.id"], ondelete="CASCADE")
-
-
-def _for_the_cascade(column: str) -> sa.Index:
-    # The owner stands last: an index that begins with it could be mistaken for one that finds a row by its key.
-    return sa.Index(None, column, "user_id")
 
 
 profile = sa.Table(
     "profile",
     metadata,
-    _owner(),
-    _text("username"),
-    _text("first_name"),
-    _flag("sync_upstream"),
-    _object("settings"),
-    _moment("created_at"),
-    _moment("updated_at"),
-    _user_is_named(),
-    _length("username", 0, limits.NAME_MAX_CHARS),
-    _length("first_name", 0, limits.NAME_MAX_CHARS),
-    _is_object("settings"),
+    owner(),
+    text("username"),
+    text("first_name"),
+    flag("sync_upstream"),
+    document("settings"),
+    moment("created_at"),
+    moment("updated_at"),
+    user_is_named(),
+    length("username", 0, limits.NAME_MAX_CHARS),
+    length("first_name", 0, limits.NAME_MAX_CHARS),
+    is_object("settings"),
     comment="What a user tells of themselves; a user without one is as good.",
     info=synced(owner="user_id"),
 )
@@ -130,40 +79,40 @@ profile = sa.Table(
 image = sa.Table(
     "image",
     metadata,
-    _owner(),
-    _id(),
+    owner(),
+    own_id(),
     sa.Column("prompt", sa.Text, nullable=False),
-    _text("negative_prompt"),
+    text("negative_prompt"),
     sa.Column("image_url", sa.Text, nullable=False),
-    _text("model"),
+    text("model"),
     sa.Column("seed", sa.BigInteger),
     sa.Column("steps", sa.Integer),
     sa.Column("width", sa.Integer),
     sa.Column("height", sa.Integer),
     sa.Column("source", sa.Text, nullable=False, server_default=sa.text("'message_response'")),
-    _text("persona_id"),
-    _text("persona_name"),
-    _text("alt_text"),
-    _text("description"),
-    _object("meta"),
-    _moment("created_at"),
-    _moment("updated_at"),
-    _row_version(),
-    _user_is_named(),
-    _length("prompt", 1, limits.PROMPT_MAX_CHARS),
-    _length("negative_prompt", 0, limits.PROMPT_MAX_CHARS),
-    _length("image_url", 1, limits.URL_MAX_CHARS),
-    _length("model", 0, limits.NAME_MAX_CHARS),
-    _range("steps", 1, limits.STEPS_MAX),
-    _range("width", 1, limits.SIDE_MAX_PX),
-    _range("height", 1, limits.SIDE_MAX_PX),
-    _length("source", 1, limits.NAME_MAX_CHARS),
-    _length("persona_id", 0, limits.NAME_MAX_CHARS),
-    _length("persona_name", 0, limits.NAME_MAX_CHARS),
-    _length("alt_text", 0, limits.ALT_TEXT_MAX_CHARS),
-    _length("description", 0, limits.DESCRIPTION_MAX_CHARS),
-    _is_object("meta"),
-    _range("row_version", 1),
+    text("persona_id"),
+    text("persona_name"),
+    text("alt_text"),
+    text("description"),
+    document("meta"),
+    moment("created_at"),
+    moment("updated_at"),
+    row_version(),
+    user_is_named(),
+    length("prompt", 1, limits.PROMPT_MAX_CHARS),
+    length("negative_prompt", 0, limits.PROMPT_MAX_CHARS),
+    length("image_url", 1, limits.URL_MAX_CHARS),
+    length("model", 0, limits.NAME_MAX_CHARS),
+    bounds("steps", 1, limits.STEPS_MAX),
+    bounds("width", 1, limits.SIDE_MAX_PX),
+    bounds("height", 1, limits.SIDE_MAX_PX),
+    length("source", 1, limits.NAME_MAX_CHARS),
+    length("persona_id", 0, limits.NAME_MAX_CHARS),
+    length("persona_name", 0, limits.NAME_MAX_CHARS),
+    length("alt_text", 0, limits.ALT_TEXT_MAX_CHARS),
+    length("description", 0, limits.DESCRIPTION_MAX_CHARS),
+    is_object("meta"),
+    bounds("row_version", 1),
     comment="One generated image: what it was made from, where it is kept and what is said about it.",
     info=synced(
         owner="user_id",
@@ -180,20 +129,20 @@ image = sa.Table(
 image_activity = sa.Table(
     "image_activity",
     metadata,
-    _owner(),
+    owner(),
     sa.Column("image_id", sa.Uuid, primary_key=True),
-    _flag("is_favorite"),
+    flag("is_favorite"),
     sa.Column("rating", sa.SmallInteger),
-    _count("view_count"),
-    _count("o_count"),
-    _count("usage_count"),
+    count("view_count"),
+    count("o_count"),
+    count("usage_count"),
     sa.Column("last_viewed_at", sa.DateTime(timezone=True)),
     _image_created_at(),
-    _part_of("image", "image_id"),
-    _range("rating", 0, limits.RATING_MAX),
-    _range("view_count", 0),
-    _range("o_count", 0),
-    _range("usage_count", 0),
+    part_of("image", "image_id"),
+    bounds("rating", 0, limits.RATING_MAX),
+    bounds("view_count", 0),
+    bounds("o_count", 0),
+    bounds("usage_count", 0),
     comment="What the owner thinks of an image and how often it was used; without a row: the defaults.",
     info=synced(
         owner="user_id",
@@ -217,18 +166,18 @@ image_activity = sa.Table(
 image_event = sa.Table(
     "image_event",
     metadata,
-    _owner(),
-    _id(),
+    owner(),
+    own_id(),
     sa.Column("image_id", sa.Uuid, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
-    _moment("occurred_at"),
-    _text("client_event_id"),
-    _part_of("image", "image_id"),
+    moment("occurred_at"),
+    text("client_event_id"),
+    part_of("image", "image_id"),
     # A retried report of one event is one event. NULLs do not collide: an event need not have an id.
     sa.UniqueConstraint("user_id", "client_event_id"),
     sa.CheckConstraint("kind IN ('view', 'o', 'usage')", name="kind"),
-    _length("client_event_id", 1, limits.NAME_MAX_CHARS),
-    _for_the_cascade("image_id"),
+    length("client_event_id", 1, limits.NAME_MAX_CHARS),
+    for_the_cascade("image_id"),
     comment="Every time an image was viewed, counted or put to use; image_activity holds their totals.",
     info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "occurred_at", "id"])]),
 )
@@ -236,34 +185,34 @@ image_event = sa.Table(
 event_taken_back = sa.Table(
     "event_taken_back",
     metadata,
-    _owner(),
+    owner(),
     sa.Column("client_event_id", sa.Text, primary_key=True),
     sa.Column("image_id", sa.Uuid, nullable=False),
-    _part_of("image", "image_id"),
-    _for_the_cascade("image_id"),
+    part_of("image", "image_id"),
+    for_the_cascade("image_id"),
     comment="The client's ids of o events that were taken back: a late report of one does not count it again.",
 )
 
 album = sa.Table(
     "album",
     metadata,
-    _owner(),
-    _id(),
+    owner(),
+    own_id(),
     sa.Column("title", sa.Text, nullable=False),
-    _text("description"),
+    text("description"),
     sa.Column("cover_image_id", sa.Uuid),
-    _moment("created_at"),
-    _moment("updated_at"),
-    _row_version(),
+    moment("created_at"),
+    moment("updated_at"),
+    row_version(),
     # An album outlives its cover; only the cover is forgotten, never the owner.
     sa.ForeignKeyConstraint(
         ["user_id", "cover_image_id"], ["image.user_id", "image.id"], ondelete="SET NULL (cover_image_id)"
     ),
-    _user_is_named(),
-    _length("title", 1, limits.NAME_MAX_CHARS),
-    _length("description", 0, limits.DESCRIPTION_MAX_CHARS),
-    _range("row_version", 1),
-    _for_the_cascade("cover_image_id"),
+    user_is_named(),
+    length("title", 1, limits.NAME_MAX_CHARS),
+    length("description", 0, limits.DESCRIPTION_MAX_CHARS),
+    bounds("row_version", 1),
+    for_the_cascade("cover_image_id"),
     comment="A named, ordered choice of images.",
     info=synced(
         owner="user_id",
@@ -275,18 +224,18 @@ album = sa.Table(
 album_image = sa.Table(
     "album_image",
     metadata,
-    _owner(),
+    owner(),
     sa.Column("album_id", sa.Uuid, primary_key=True),
     sa.Column("image_id", sa.Uuid, primary_key=True),
-    _count("position"),
-    _text("caption"),
-    _moment("added_at"),
+    count("position"),
+    text("caption"),
+    moment("added_at"),
     _image_created_at(),
-    _part_of("album", "album_id"),
-    _part_of("image", "image_id"),
-    _range("position", 0),
-    _length("caption", 0, limits.ALT_TEXT_MAX_CHARS),
-    _for_the_cascade("image_id"),  # the one from album uses the primary key
+    part_of("album", "album_id"),
+    part_of("image", "image_id"),
+    bounds("position", 0),
+    length("caption", 0, limits.ALT_TEXT_MAX_CHARS),
+    for_the_cascade("image_id"),  # the one from album uses the primary key
     comment="An image's place in an album. What is said of the image itself is in image alone.",
     info=synced(
         owner="user_id",
@@ -301,18 +250,18 @@ album_image = sa.Table(
 image_edit = sa.Table(
     "image_edit",
     metadata,
-    _owner(),
-    _id(),
+    owner(),
+    own_id(),
     sa.Column("image_id", sa.Uuid, nullable=False),
     sa.Column("field", sa.Text, nullable=False),
     sa.Column("old_value", JSONB(none_as_null=True)),
     sa.Column("new_value", JSONB(none_as_null=True)),
-    _text("edited_by"),
-    _moment("edited_at"),
-    _part_of("image", "image_id"),
-    _length("field", 1, limits.NAME_MAX_CHARS),
-    _length("edited_by", 0, limits.USER_ID_MAX_CHARS),
-    _for_the_cascade("image_id"),
+    text("edited_by"),
+    moment("edited_at"),
+    part_of("image", "image_id"),
+    length("field", 1, limits.NAME_MAX_CHARS),
+    length("edited_by", 0, limits.USER_ID_MAX_CHARS),
+    for_the_cascade("image_id"),
     comment="Who changed which field of an image from what to what, and when.",
     info=synced(owner="user_id", indexes=[ReadIndex("of_image", ["image_id", "edited_at", "id"])]),
 )
@@ -326,6 +275,6 @@ takes_image_created_at(album_image)
 total(image_event)
 tell_edits(image)
 
-upstream = declare_upstream(metadata)
+declare_upstream(metadata)
 
 catalog = Catalog.of(metadata)

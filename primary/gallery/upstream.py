@@ -16,69 +16,58 @@ those of capture for that reason (they run in the order of their names).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
 
 from primary.declaration import synced
 from primary.gallery import limits
+from primary.gallery.columns import count, length, moment, owner, text, user_is_named
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamTables:
-    """The three tables."""
-
-    upstream: sa.Table
-    key: sa.Table
-    outbox: sa.Table
-
-
-def declare_upstream(metadata: sa.MetaData) -> UpstreamTables:
+def declare_upstream(metadata: sa.MetaData) -> None:
     """Declare the tables in ``metadata``, and the triggers on its `profile`, `image` and `image_activity`."""
-    now = sa.text("now()")
     none = sa.text("0")
     no = sa.text("false")
-    upstream = sa.Table(
+    sa.Table(
         "upstream",
         metadata,
-        _owner(),
+        owner(),
         sa.Column("endpoint", sa.Text, nullable=False),
-        sa.Column("pending", sa.Integer, nullable=False, server_default=none),
-        sa.Column("parked", sa.Integer, nullable=False, server_default=none),
-        sa.Column("last_error", sa.Text),
+        count("pending"),
+        count("parked"),
+        text("last_error"),
         sa.Column("last_error_at", sa.DateTime(timezone=True)),
-        sa.CheckConstraint(f"char_length(user_id) BETWEEN 1 AND {limits.USER_ID_MAX_CHARS}", name="user_id"),
-        sa.CheckConstraint(f"char_length(endpoint) BETWEEN 1 AND {limits.URL_MAX_CHARS}", name="endpoint"),
+        user_is_named(),
+        length("endpoint", 1, limits.URL_MAX_CHARS),
         comment="Where ratings and O counts are mirrored to, and how that goes; profile.sync_upstream turns it on.",
         info=synced(owner="user_id"),
     )
-    key = sa.Table(
+    sa.Table(
         "upstream_key",
         metadata,
-        _owner(),
+        owner(),
         sa.Column("sealed_key", sa.LargeBinary, nullable=False, comment="encrypted; for this user and endpoint only"),
         sa.Column("attempts", sa.Integer, nullable=False, server_default=none, comment="of the server, all failed"),
-        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, server_default=now),
+        moment("due_at"),
         sa.Column("parked", sa.Boolean, nullable=False, server_default=no, comment="not tried until re-armed"),
-        sa.Column("error", sa.Text),
+        text("error"),
         sa.Column("failed_at", sa.DateTime(timezone=True)),
         sa.ForeignKeyConstraint(["user_id"], ["upstream.user_id"], ondelete="CASCADE"),
         comment="What opens a user's upstream server, and whether it is to be tried. Never leaves the primary.",
     )
-    outbox = sa.Table(
+    sa.Table(
         "upstream_outbox",
         metadata,
-        _owner(),
+        owner(),
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
         sa.Column("image_id", sa.Uuid, nullable=False),
         sa.Column("stash_id", sa.Text, nullable=False, comment="the image's id upstream"),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("amount", sa.Integer, comment="the rating; how many O are left to add, or if negative to take"),
         sa.Column("attempts", sa.Integer, nullable=False, server_default=none, comment="of this row, all failed"),
-        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, server_default=now),
+        moment("due_at"),
         sa.Column("lease", sa.Uuid, comment="who delivers it now, until due_at"),
         sa.Column("parked", sa.Boolean, nullable=False, server_default=no, comment="not tried until re-armed"),
-        sa.Column("error", sa.Text),
+        text("error"),
         sa.Column("failed_at", sa.DateTime(timezone=True)),
         sa.ForeignKeyConstraint(["user_id"], ["upstream_key.user_id"], ondelete="CASCADE"),
         sa.CheckConstraint("kind IN ('rating', 'o')", name="kind"),
@@ -92,11 +81,6 @@ def declare_upstream(metadata: sa.MetaData) -> UpstreamTables:
     for statement in [*FUNCTIONS, *TRIGGERS]:
         ddl = sa.DDL(statement.replace("%", "%%"))  # type: ignore[no-untyped-call]
         sa.event.listen(metadata, "after_create", ddl)
-    return UpstreamTables(upstream, key, outbox)
-
-
-def _owner() -> sa.Column[str]:
-    return sa.Column("user_id", sa.Text(collation="C"), primary_key=True)
 
 
 _ROWS = {
