@@ -5,59 +5,35 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import psycopg
 
 from primary.ahead import Ahead
-from primary.capture import SCHEMA, quoted, table_sql
 from primary.cursor import Cursor
 from primary.declaration import Catalog, SyncedTable
 from primary.errors import MigrationsPending
 from primary.feed import VALUES, Batch, Kind, Pull, Reason, Row
+from primary.feed_sql import (
+    AS_THEY_LIE,
+    BEGIN,
+    BY_INDEX,
+    COMING,
+    HELD,
+    PIPELINED_ROWS_MAX,
+    STAND,
+    changes_sql,
+    snapshot_sql,
+)
 from primary.lent import Lent, together
 from primary.patience import patience
-from primary.postgres import EPOCH_SQL, Primary, give_up
+from primary.postgres import Primary, give_up
 from primary.stream import Stream
 from primary.touched import Statements
 from primary.transaction import Behind
-from primary.types import mapping_of
 
 BATCH_ROWS = 500  # so many come at once: twice as fast as 5,000, for they stay in the processor's cache
-PIPELINED_ROWS_MAX = 2_000  # so many changes are asked for at once, in one round trip; more are streamed
-
-# One statement, so one snapshot: where the user stands, and which tables have news for it, as far as it looks.
-_STAND = f"""
-SELECT {EPOCH_SQL} AS epoch, coalesce(h.version, 0) AS version, coalesce(h.floor, 0) AS floor, news.tables, news.total,
-  (pg_current_wal_insert_lsn() - '0/0')::bigint AS position
-FROM (SELECT %(user)s::text AS user_id, %(since)s::bigint AS since OFFSET 0) AS asked
-LEFT JOIN {SCHEMA}.head AS h ON h.user_id = asked.user_id COLLATE "C"
-CROSS JOIN LATERAL (
-  SELECT array_agg(DISTINCT t.table_name) AS tables, count(*) AS total
-  FROM (SELECT c.table_name FROM {SCHEMA}.change AS c
-        WHERE c.user_id = asked.user_id COLLATE "C" AND c.version > asked.since
-        ORDER BY c.version LIMIT {PIPELINED_ROWS_MAX + 1}) AS t) AS news"""
-
-_COMING = f"""
-SELECT table_name, count(*) FROM {SCHEMA}.change WHERE user_id = %(user)s AND version > %(since)s GROUP BY table_name"""
-
-_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-
-# Where row-level security would hide rows from us, reading them fails: a replica that lacks them would be wrong.
-_ALL_ROWS = "set_config('row_security', 'off', true)"
-
-# How long a first copy takes is a matter of its rows, and of how soon they are taken; each wait for more has its bound.
-_HELD = f"SELECT {_ALL_ROWS}, set_config('statement_timeout', '0', true)"
-
-# To plan a small pull takes Postgres longer than to answer it. So its statements are prepared, and their values fenced
-# in (OFFSET 0, a SELECT of its own): then a plan for any values seems as good as one for these, and is kept. It is as
-# good as long as it goes by the indexes, however small the tables were when it was made.
-_BY_INDEX = f"SELECT {_ALL_ROWS}, set_config('enable_seqscan', 'off', true)"
-
-# A snapshot's rows come as they lie in the table, which is about as they were made: a replica in that order finds what
-# is newest close together. (An index gives them by key, in none; and a scan may join another one half way.)
-_AS_THEY_LIE = "SELECT set_config('enable_indexscan', 'off', true), set_config('synchronize_seqscans', 'off', true)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +185,10 @@ class PostgresPull:
     async def ask_at_once(self, tables: frozenset[str]) -> None:
         """Ask where the user stands and for these tables' changes, in a transaction of its own."""
         names = [table.name for table in self._catalog if table.name in tables]
-        await self._connection.execute(_BEGIN)
-        await self._connection.execute(_BY_INDEX)
-        self._standing = await self._ask(_STAND)
-        few = {name: _changes_sql(self._catalog[name], PIPELINED_ROWS_MAX) for name in names}
+        await self._connection.execute(BEGIN)
+        await self._connection.execute(BY_INDEX)
+        self._standing = await self._ask(STAND)
+        few = {name: changes_sql(self._catalog[name], PIPELINED_ROWS_MAX) for name in names}
         self._found = {name: await self._ask(sql) for name, sql in few.items()}
         await self._connection.execute("ROLLBACK")
 
@@ -233,14 +209,14 @@ class PostgresPull:
     async def _hold(self) -> None:
         """Take a snapshot and hold it, to stream from."""
         async with together(self._connection):
-            await self._connection.execute(_BEGIN)
-            await self._connection.execute(_HELD)
-            asked = await self._ask(_STAND, prepare=False)  # else it would have to be planned as it is above
+            await self._connection.execute(BEGIN)
+            await self._connection.execute(HELD)
+            asked = await self._ask(STAND, prepare=False)  # else it would have to be planned as it is above
             if self._since is None or self.kind is Kind.SNAPSHOT:
-                await self._connection.execute(_AS_THEY_LIE)
+                await self._connection.execute(AS_THEY_LIE)
         self._settle(await self._stand_of(asked))
         if self.kind is Kind.CHANGES:  # a snapshot is of every table, and to look at all marks takes long
-            found = await (await self._ask(_COMING, prepare=False)).fetchall()
+            found = await (await self._ask(COMING, prepare=False)).fetchall()
             self.coming = {name: count for name, count in found if name in self._catalog}
         self._stream = Stream(self._connection, self._answer_timeout_s)
 
@@ -255,10 +231,10 @@ class PostgresPull:
         elif self._stream is not None and self.kind is not Kind.UNCHANGED:
             for table in self._catalog:
                 if self.kind is Kind.SNAPSHOT:
-                    for rows in self._stream.rows(_snapshot_sql(table), self._asked, BATCH_ROWS):
+                    for rows in self._stream.rows(snapshot_sql(table), self._asked, BATCH_ROWS):
                         yield Batch(table.name, rows=_adapted(table, rows, 0))
                 elif table.name in self.coming:
-                    for rows in self._stream.rows(_changes_sql(table), self._asked, BATCH_ROWS):
+                    for rows in self._stream.rows(changes_sql(table), self._asked, BATCH_ROWS):
                         yield Batch(table.name, changes=_adapted(table, rows, VALUES))
 
     def stop(self) -> None:
@@ -281,49 +257,6 @@ class PostgresPull:
     async def _stand_of(self, found: psycopg.AsyncCursor[tuple[Any, ...]]) -> _Stand:
         epoch, version, floor, tables, total, position = cast("tuple[Any, ...]", await found.fetchone())
         return _Stand(Cursor(epoch, version), floor, frozenset(tables or ()), total, position)
-
-
-def _values(table: SyncedTable, alias: str) -> list[str]:
-    return [column.mapping.wire.replace("{}", f"{alias}.{quoted(column.name)}") for column in table.columns]
-
-
-def _snapshot_sql(table: SyncedTable) -> str:
-    return (
-        f"SELECT {', '.join(_values(table, 'r'))} FROM {table_sql(table)} AS r WHERE r.{quoted(table.owner)} = %(user)s"
-    )
-
-
-@lru_cache(maxsize=256)  # to write it takes as long as Postgres takes to answer it
-def _changes_sql(table: SyncedTable, most: int | None = None) -> str:
-    """Give the `Change` of each touched row (source: the marks, then the table).
-
-    Of all tables together no more than ``most`` marks are looked at.
-    """
-    parts = {name: f"c.row_key[{place}]" for place, name in enumerate(table.key, start=1)}
-    key = {name: table.column(name).mapping.from_key.replace("{}", part) for name, part in parts.items()}
-    # The owner, too, is looked for by the collation of its column: only then does the key's index begin with it.
-    found_by = {table.owner: mapping_of(table.table.c[table.owner]).from_key.replace("{}", "c.user_id"), **key}
-    matches = " AND ".join(f"r.{quoted(name)} = {value}" for name, value in found_by.items())
-    named = "".join(f", {value} AS v{place}" for place, value in enumerate(_values(table, "r")))
-    values = "".join(
-        f", coalesce(v{place}, {column.mapping.wire.replace('{}', key[column.name])})"
-        if column.name in key
-        else f", v{place}"
-        for place, column in enumerate(table.columns)
-    )
-    user, since, bound = "%(user)s", "%(since)s", "OFFSET 0"
-    if most is not None:  # to be prepared, see `_BY_INDEX`; in the order of the index that it is to go by
-        user, since, bound = f"(SELECT {user}::text)", f"(SELECT {since}::bigint)", f"ORDER BY version LIMIT {most}"
-    # OFFSET 0 fences the planner in: first the marks, by user and version, then one look at the key of each. Left to
-    # itself it may read all that the user owns, when its statistics are old or its plan is another pull's.
-    # (The owner is the mark's and not a constant, of which old statistics know no row: an index of the owner and of
-    # something else would then seem as good as the key's, and all that the user owns be read for each mark.)
-    return (
-        f"SELECT json_build_array({', '.join(parts.values())})::text, c.version, r.lives IS NULL{values} "
-        f"FROM (SELECT * FROM {SCHEMA}.change WHERE user_id = {user} AND version > {since} {bound}) AS c "
-        f"LEFT JOIN LATERAL (SELECT true AS lives{named} FROM {table_sql(table)} AS r WHERE {matches} OFFSET 0) AS r "
-        f"ON true WHERE c.table_name = '{table.name}'"
-    )
 
 
 def _adapted(table: SyncedTable, rows: list[tuple[Any, ...]], offset: int) -> Sequence[Row]:

@@ -233,7 +233,7 @@ async def test_a_look_that_fails_leaves_the_write_as_it_is(
     await followed(bay, primary)
     primary.watch(lambda user, cursor: told.append(cursor))
     with monkeypatch.context() as broken:
-        broken.setattr(postgres_feed, "_STAND", f"{fails} WHERE %(user)s <> '' AND %(since)s <> 0")
+        broken.setattr(postgres_feed, "STAND", f"{fails} WHERE %(user)s <> '' AND %(since)s <> 0")
         cursor = await save(primary, key=key)
     assert looks == ["ann"]
     assert told == [cursor]

@@ -18,8 +18,9 @@ from primary import postgres_feed
 from primary.cursor import Cursor
 from primary.errors import MigrationsPending, NotAllowed, PrimaryUnavailable
 from primary.feed import VALUES, Batch, Kind, Pull, Reason
+from primary.feed_sql import PIPELINED_ROWS_MAX, STAND
 from primary.postgres import Primary
-from primary.postgres_feed import BATCH_ROWS, PIPELINED_ROWS_MAX, PostgresFeed
+from primary.postgres_feed import BATCH_ROWS, PostgresFeed
 from primary.postgres_tail import PostgresTail
 from primary.write import writing
 from tests.support import shapes
@@ -501,9 +502,9 @@ async def test_what_comes_at_once_and_what_is_streamed_are_the_same(
     assert len(changes(streamed)) > PIPELINED_ROWS_MAX
     assert all(len(batch.changes) <= BATCH_ROWS for batch in streamed)
     monkeypatch.setattr(postgres_feed, "PIPELINED_ROWS_MAX", 10**6)
-    all_marks = postgres_feed._STAND.replace(f"LIMIT {PIPELINED_ROWS_MAX + 1})", "LIMIT 1000001)")
-    assert all_marks != postgres_feed._STAND
-    monkeypatch.setattr(postgres_feed, "_STAND", all_marks)
+    all_marks = STAND.replace(f"LIMIT {PIPELINED_ROWS_MAX + 1})", "LIMIT 1000001)")
+    assert all_marks != STAND
+    monkeypatch.setattr(postgres_feed, "STAND", all_marks)
     at_once_pull, at_once = await pulled(feed, "ann", since)
     assert at_once_pull.cursor == streamed_pull.cursor
 
