@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import structlog
-import uvicorn
 
 from gateway.app import create_app
 from gateway.auth import JwksKeys, Keys, SecretKey, TokenVerifier, load_or_create_secret
 from gateway.ending import orders
 from gateway.events.streams import Streams
 from gateway.gallery.mirror.worker import mirroring
+from gateway.listening import Ready, Server, bind
 from gateway.memory import freeze_startup, settle_allocator
 from gateway.once import sweeping
-from gateway.protocol import Protocol
 from gateway.settings import Settings, SettingsError
-from gateway.whole import Outgoing
 from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from primary.errors import PrimaryUnavailable
 from primary.gallery.tables import catalog
@@ -40,22 +36,9 @@ from replica.follower import Follower
 from replica.results import FollowLimits, StoreLimits
 from replica.store import Store
 
-GRACE_S = 2  # for requests under way when the server is told to stop; Postgres and the files need the rest of 5 s
-KEEP_ALIVE_S = 75  # longer than a proxy in front keeps its side (60 s is common), so that it is the one to close
-UNREAD_MAX_S = 60  # after which the system ends a connection whose other side takes nothing that was sent
-BACKLOG = 2_048
 REVIVE_S = 2.0  # between two looks whether our own Postgres has ended; each start on a full disk is in vain
 
-Ready = Callable[[str, int], Awaitable[None] | None]
-"""Called with the host and the real port when the first request can be answered."""
-
 _log = structlog.get_logger("tidepool.server")
-
-
-class CannotListen(Exception):
-    """The address cannot be listened on."""
-
-    hint = "Stop what uses the port, or choose another with TIDEPOOL_PORT (0 takes any free one)."
 
 
 async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
@@ -68,7 +51,7 @@ async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
     """
     this = asyncio.current_task()
     assert this is not None
-    server: _Server | None = None
+    server: Server | None = None
     ordered = False
 
     def stop(_: signal.Signals) -> None:
@@ -83,7 +66,7 @@ async def serve(settings: Settings, *, ready: Ready | None = None) -> int:
     with orders(stop):
         try:
             async with opened(settings) as (app, listening, streams):
-                server = _Server(_uvicorn(app), ready, streams)
+                server = Server(app, ready, streams)
                 await server.serve(sockets=[listening])
         except asyncio.CancelledError:
             if not ordered:
@@ -111,7 +94,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
     """Open all that serving needs; give the application, the socket that it is to be served on, and its streams."""
     async with AsyncExitStack() as stack:
         # First, for it is what fails most, and at once.
-        listening = stack.enter_context(contextlib.closing(_bind(settings.host, settings.port)))
+        listening = stack.enter_context(contextlib.closing(bind(settings.host, settings.port)))
         _make(settings.data_dir)
         verifier = _verifier(settings)
         stack.push_async_callback(verifier.close)
@@ -203,25 +186,6 @@ def _verifier(settings: Settings) -> TokenVerifier:
     )
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the address. Nobody can connect before uvicorn listens on it."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # of each connection: nothing is kept longer for who does not read
-                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MAX_S * 1000)
-            listening.bind(address)
-        except OSError:
-            listening.close()
-            raise
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}") from error
-    return listening
-
-
 @asynccontextmanager
 async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
     """Ask the primary for a sign of life now and then: its going and coming is known without a request."""
@@ -247,64 +211,3 @@ async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
         yield
     finally:
         await cut_off([task])
-
-
-def _uvicorn(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=cast("type[Protocol]", partial(Protocol, outgoing=Outgoing())),
-        ws="none",
-        lifespan="off",  # what the application needs is opened before it and closed after it
-        log_config=None,
-        access_log=False,  # `gateway.observe` writes the lines that are worth it
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn, without its signals, which are ours, and telling when it listens."""
-
-    def __init__(self, config: uvicorn.Config, ready: Ready | None, streams: Streams) -> None:
-        super().__init__(config)
-        self._ready = ready
-        self._streams = streams
-        self._shut = False
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().serve(sockets)
-        except BaseException:
-            if self.started and not self._shut:  # uvicorn itself just leaves when its task is cancelled
-                await self.shutdown(sockets)
-            raise
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        assert sockets is not None
-        host, port = sockets[0].getsockname()[:2]
-        try:
-            await super().startup(sockets)
-            sockets[0].getsockname()  # uvloop only closes the socket when it cannot listen on it
-        except OSError as error:  # who binds it a moment before or after may be first to listen
-            raise CannotListen(f"cannot listen on {host} port {port}: another program does") from error
-        _log.info("listening", host=host, port=port)
-        if self._ready is not None:
-            told = self._ready(host, port)
-            if inspect.isawaitable(told):
-                await told
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._shut = True
-        self._streams.close()  # they would not end by themselves
-        await super().shutdown(sockets)
-        # They were cancelled; what they use is closed next.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S / 2):
-                await cut_off(self.server_state.tasks)

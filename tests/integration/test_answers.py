@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-import gateway.server as server_module
+from gateway import listening
 from tests.conftest import Serving
 from tests.support.http import save, until_metric
 from tests.support.server import RunningServer, token
@@ -148,7 +148,7 @@ async def test_a_body_is_read_though_another_protocol_is_offered(
 async def test_who_begins_a_request_and_is_not_heard_of_again_is_not_waited_for(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, begun: str
 ) -> None:
-    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.3)
     who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
     async with serving() as server, asyncio.timeout(5):
         await server.client("alice").get("/api/me")
@@ -168,7 +168,7 @@ async def test_who_begins_a_request_and_is_not_heard_of_again_is_not_waited_for(
 async def test_a_body_that_was_begun_behind_another_request_is_waited_for_from_its_turn_on(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.5)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.5)
     who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
     behind = f"POST /api/sync HTTP/1.1\r\nContent-Length: 2\r\n{who}\r\n"
     async with serving(event_heartbeat_s=0.1, event_age_max_s=1.5) as server, asyncio.timeout(10):
@@ -200,7 +200,7 @@ async def test_a_body_that_nobody_can_read_is_refused_though_another_protocol_is
 async def test_who_sends_a_head_a_little_at_a_time_is_not_waited_for(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.3)
     async with serving() as server, asyncio.timeout(5):
         reader, writer = await connected(server)
         writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -215,7 +215,7 @@ async def test_who_sends_a_head_a_little_at_a_time_is_not_waited_for(
 
 
 async def test_who_sends_a_body_slowly_is_waited_for(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.3)
     who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
     body = b'{"min_version": null}'
     async with serving() as server, asyncio.timeout(10):
@@ -232,7 +232,7 @@ async def test_who_sends_a_body_slowly_is_waited_for(serving: Serving, monkeypat
 async def test_who_sent_a_body_in_parts_is_answered_however_long_the_answer_takes(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.3)
     who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
     async with serving(min_version_wait_ms=900) as server, asyncio.timeout(10):
         at, _, version = (await save(server.client("alice")))["version"].rpartition(".")

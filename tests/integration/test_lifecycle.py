@@ -19,6 +19,7 @@ import pytest
 import uvloop
 
 from gateway import server
+from gateway.listening import CannotListen, bind
 from gateway.settings import Settings
 from primary.embedded import EmbeddedPostgres
 from primary.embedded.postmaster import Postmaster
@@ -303,7 +304,6 @@ async def test_a_server_on_a_port_that_is_taken_says_so(server_process: ServerPr
 def test_a_port_that_another_begins_to_listen_on_meanwhile_is_told_too(
     data_dir: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    bind = server._bind
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
@@ -313,9 +313,9 @@ def test_a_port_that_another_begins_to_listen_on_meanwhile_is_told_too(
             other.listen()
             return made
 
-        monkeypatch.setattr(server, "_bind", bound)
+        monkeypatch.setattr(server, "bind", bound)
         settings = Settings(data_dir=data_dir, database_url=database_url, port=0, jwt_secret=SECRET)
-        with asyncio.Runner(loop_factory=loop) as runner, pytest.raises(server.CannotListen, match="another program"):
+        with asyncio.Runner(loop_factory=loop) as runner, pytest.raises(CannotListen, match="another program"):
             runner.run(server.serve(settings))
 
 
