@@ -13,7 +13,7 @@ from msgspec import Meta
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.gallery.asked import image_id_asked
-from gateway.gallery.documents import IMAGE, told
+from gateway.gallery.documents import IMAGE, NOT_FOUND, told
 from gateway.once import Done, WriteOperation
 from gateway.openapi import problem_spec
 from gateway.parameters import only
@@ -45,14 +45,13 @@ ActivityAnswer: Any = msgspec.defstruct("ActivityAnswer", [*get_type_hints(Activ
 _EXAMPLE = {name: IMAGE[name] for name in Activity.__struct_fields__}
 _NOW = told(ActivityAnswer, "What is known of the image now.", _EXAMPLE | {"is_favorite": True, "rating": 85})
 _COUNTED = told(ActivityAnswer, "The totals of the image now.", _EXAMPLE | {"view_count": 1})
-_NOT_FOUND = problem_spec(404, "not_found", "there is no such image")
 _TAKEN = problem_spec(409, "client_event_id_taken", "The client_event_id already belongs to another event.")
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
     """Give the routes, to be mounted below /api."""
     writes = parts.writes
-    described: dict[str, Any] = {"operation_class": WriteOperation, "responses": {200: _NOW, 404: _NOT_FOUND}}
+    described: dict[str, Any] = {"operation_class": WriteOperation, "responses": {200: _NOW, 404: NOT_FOUND}}
 
     @put("/images/{image_id:str}/favorite", summary="Make an image a favourite, or no longer", **described)
     async def set_favorite(request: StrictRequest, image_id: FromPath[str], data: JSONBody[Favorite]) -> Answer:
@@ -96,7 +95,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
             f"/images/{{image_id:str}}/{name}",
             status_code=200,
             operation_class=WriteOperation,
-            responses={200: _COUNTED, 404: _NOT_FOUND, 409: _TAKEN},
+            responses={200: _COUNTED, 404: NOT_FOUND, 409: _TAKEN},
             summary=summary,
         )
         async def count(

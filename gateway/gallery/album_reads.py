@@ -13,18 +13,17 @@ from gateway.answers import Answer
 from gateway.bodies import StrictRequest
 from gateway.freshness import MIN_VERSION_PARAMETER
 from gateway.gallery import browse_documents as documents
+from gateway.gallery.album_documents import NOT_FOUND
 from gateway.gallery.asked import album_id_asked, entries_asked, page_asked
 from gateway.gallery.browse_operations import AlbumPageRead, PagedRead
 from gateway.gallery.problems import no_such_album
 from gateway.gallery.reads import answer_found, cursor_json, page_members
-from gateway.openapi import FreshRead, problem_spec
+from gateway.openapi import FreshRead
 from gateway.parameters import only
 from gateway.parts import Parts
 from replica.gallery import albums
 from replica.gallery.browse import browse
 from replica.gallery.images import Page
-
-_NOT_FOUND = problem_spec(404, "not_found", "there is no such album")
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
@@ -50,7 +49,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @get(
         "/albums/{album_id:str}",
         operation_class=FreshRead,
-        responses={200: documents.ALBUM, 404: _NOT_FOUND},
+        responses={200: documents.ALBUM, 404: NOT_FOUND},
         summary="Give one album",
     )
     async def get_album(request: StrictRequest, album_id: FromPath[str]) -> Answer:
@@ -62,7 +61,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @get(
         "/albums/{album_id:str}/images",
         operation_class=AlbumPageRead,
-        responses={200: documents.ALBUM_PAGE, 404: _NOT_FOUND},
+        responses={200: documents.ALBUM_PAGE, 404: NOT_FOUND},
         summary="List the images of an album",
     )
     async def list_album_images(request: StrictRequest, album_id: FromPath[str]) -> Answer:

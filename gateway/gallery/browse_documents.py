@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
-from litestar.openapi import ResponseSpec
 
-from gateway.gallery.documents import IMAGE
-from gateway.openapi import EXAMPLE_VERSION, example
-from primary.gallery import image
-from primary.gallery.image import Cover
+from gateway.gallery.documents import FIELDS, IMAGE, told
+from primary.gallery.image import Album
 
 ALBUM_ID = "0a9d3b5e-52cf-4f0e-8a3c-1f5b8f3f7d20"
 
@@ -102,20 +99,6 @@ class Place(msgspec.Struct):
     added_at: str
 
 
-class Album(msgspec.Struct):
-    """An album: a named, ordered choice of images."""
-
-    id: str
-    title: str
-    description: str | None
-    cover_image_id: str | None
-    created_at: str
-    updated_at: str
-    row_version: int
-    image_count: int
-    cover: Cover | None
-
-
 class AlbumAnswer(Album):
     """The same, and which version was read."""
 
@@ -156,21 +139,18 @@ class FacetsAnswer(msgspec.Struct):
     version: str
 
 
-_FIELDS = [(name, dict[str, Any] if name == "meta" else kind) for name, kind in get_type_hints(image.Image).items()]
 _Unset = msgspec.UnsetType
 FoundAnswer = msgspec.defstruct(
     "FoundAnswer",
     [
-        *_FIELDS,
+        *FIELDS,
         ("version", str),
         ("history", Edits | _Unset, msgspec.UNSET),
         ("events", Events | _Unset, msgspec.UNSET),
         ("albums", list[Place] | _Unset, msgspec.UNSET),
     ],
 )
-PlacedImage = msgspec.defstruct(
-    "PlacedImage", [*_FIELDS, ("position", int), ("caption", str | None), ("added_at", str)]
-)
+PlacedImage = msgspec.defstruct("PlacedImage", [*FIELDS, ("position", int), ("caption", str | None), ("added_at", str)])
 
 
 class AlbumPageAnswer(msgspec.Struct):
@@ -181,13 +161,7 @@ class AlbumPageAnswer(msgspec.Struct):
     version: str
 
 
-def _told(kind: Any, description: str, value: dict[str, Any]) -> ResponseSpec:
-    return ResponseSpec(
-        kind, generate_examples=False, description=description, examples=[example(value | {"version": EXAMPLE_VERSION})]
-    )
-
-
-FOUND = _told(
+FOUND = told(
     FoundAnswer,
     "The image, with what of its details was asked for.",
     IMAGE
@@ -197,14 +171,14 @@ FOUND = _told(
         "albums": [{"id": ALBUM_ID, "title": "Tide pools"} | _PLACE],
     },
 )
-HISTORY = _told(EditsAnswer, "What was changed of the image.", {"entries": [_EDIT], "next_cursor": None})
-EVENTS = _told(EventsAnswer, "What was done with the image.", {"entries": [_EVENT], "next_cursor": None})
-ALBUM = _told(AlbumAnswer, "The album.", _ALBUM)
-ALBUMS = _told(AlbumsAnswer, "A page of albums, the newest first.", {"albums": [_ALBUM], "next_cursor": None})
-ALBUM_PAGE = _told(
+HISTORY = told(EditsAnswer, "What was changed of the image.", {"entries": [_EDIT], "next_cursor": None})
+EVENTS = told(EventsAnswer, "What was done with the image.", {"entries": [_EVENT], "next_cursor": None})
+ALBUM = told(AlbumAnswer, "The album.", _ALBUM)
+ALBUMS = told(AlbumsAnswer, "A page of albums, the newest first.", {"albums": [_ALBUM], "next_cursor": None})
+ALBUM_PAGE = told(
     AlbumPageAnswer, "A page of the album's images, in its order.", {"images": [IMAGE | _PLACE], "next_cursor": None}
 )
-FACETS = _told(
+FACETS = told(
     FacetsAnswer,
     "The counts.",
     {

@@ -22,7 +22,6 @@ from primary.gallery.errors import InvalidRecord
 from primary.gallery.records import ImageChanges, ImageIds, check_changes, repeated
 from primary.write import Write
 
-_NOT_FOUND = problem_spec(404, "not_found", "there is no such image")
 _CONFLICT = problem_spec(412, "row_version_conflict", "images[3]: the image is at row version 4 now")
 
 
@@ -33,7 +32,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @patch(
         "/images",
         operation_class=WriteOperation,
-        responses={200: documents.CHANGED_TOGETHER, 404: _NOT_FOUND, 412: _CONFLICT},
+        responses={200: documents.CHANGED_TOGETHER, 404: documents.NOT_FOUND, 412: _CONFLICT},
         summary="Edit images together",
     )
     async def edit_images(request: StrictRequest, data: JSONBody[ImageChanges]) -> Answer:
@@ -56,7 +55,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         "/images",
         status_code=200,
         operation_class=WriteOperation,
-        responses={200: documents.DELETED_TOGETHER, 404: _NOT_FOUND},
+        responses={200: documents.DELETED_TOGETHER, 404: documents.NOT_FOUND},
         summary="Delete images together",
     )
     async def delete_images(request: StrictRequest, data: JSONBody[ImageIds]) -> Answer:

@@ -11,7 +11,7 @@ from litestar.openapi.spec import Parameter, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
 from gateway.once import WriteOperation
-from gateway.openapi import EXAMPLE_VERSION, example
+from gateway.openapi import EXAMPLE_VERSION, example, problem_spec
 from primary.gallery import image
 
 IMAGE: dict[str, Any] = {
@@ -42,9 +42,11 @@ IMAGE: dict[str, Any] = {
 }
 CURSOR = "MjAyNS0wMy0wMVQwODowMDowMC4wMDAwMDBaCTNmMGMyYTUyLTdkNWUtNGE4My05ZDBlLTZhNGEwYjZmNmMxMQ"
 
-_FIELDS = [(name, dict[str, Any] if name == "meta" else kind) for name, kind in get_type_hints(image.Image).items()]
-Image = msgspec.defstruct("Image", _FIELDS)
-ImageAnswer = msgspec.defstruct("ImageAnswer", [*_FIELDS, ("version", str)])
+FIELDS = [(name, dict[str, Any] if name == "meta" else kind) for name, kind in get_type_hints(image.Image).items()]
+"""The members of an image, and their types."""
+
+Image = msgspec.defstruct("Image", FIELDS)
+ImageAnswer = msgspec.defstruct("ImageAnswer", [*FIELDS, ("version", str)])
 
 
 class ImagesAnswer(msgspec.Struct):
@@ -94,6 +96,8 @@ PAGE = told(PageAnswer, "A page of images.", {"images": [IMAGE], "next_cursor": 
 CHANGED_TOGETHER = told(ImagesAnswer, "The images as they are now.", {"images": [IMAGE | {"row_version": 2}]})
 DELETED_TOGETHER = told(DeletedTogetherAnswer, "The images are gone.", {"ids": [IMAGE["id"]]})
 DELETED = told(DeletedAnswer, "The image is gone.", {"id": IMAGE["id"]})
+
+NOT_FOUND = problem_spec(404, "not_found", "there is no such image")
 
 
 @dataclass

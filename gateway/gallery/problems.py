@@ -84,7 +84,7 @@ def _fields(faults: Sequence[Fault]) -> list[FieldError]:
     return [FieldError(fault.field, fault.reason) for fault in faults]
 
 
-def not_found() -> Problem:
+def no_such_image() -> Problem:
     """Say that the user owns no such image; whether someone else does is not told."""
     return Problem(404, "not_found", "there is no such image")
 

@@ -16,9 +16,8 @@ from gateway.bodies import StrictRequest
 from gateway.gallery import browse_documents as documents
 from gateway.gallery.asked import entries_asked, filters_asked, id_text_asked, include_asked, page_asked
 from gateway.gallery.browse_operations import DetailRead, FacetsRead, ListRead, PagedRead
-from gateway.gallery.documents import PAGE
-from gateway.gallery.problems import not_found
-from gateway.openapi import problem_spec
+from gateway.gallery.documents import NOT_FOUND, PAGE
+from gateway.gallery.problems import no_such_image
 from gateway.parts import Parts
 from gateway.problems import Problem
 from gateway.straight import straight
@@ -31,8 +30,6 @@ from replica.gallery.page_cursor import PageCursor
 
 _QUERY_KEPT_MAX_BYTES = 300
 """A page cursor and a version fit; what is longer is no client's habit."""
-
-_NOT_FOUND = problem_spec(404, "not_found", "there is no such image")
 
 
 def routes(parts: Parts) -> list[HTTPRouteHandler]:
@@ -83,14 +80,14 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @straight(
         "/images/{image_id:str}",
         operation_class=DetailRead,
-        responses={200: documents.FOUND, 404: _NOT_FOUND},
+        responses={200: documents.FOUND, 404: NOT_FOUND},
         summary="Give one image",
     )
     async def get_image(scope: HTTPScope) -> Answer:
         """Give an image, what its owner thinks of it, and its history; with `include` also its events, its albums."""
         include = include_asked(scope["query_string"])
         image = id_text_asked("image_id", scope["path_params"]["image_id"])
-        return await answer_found(parts, scope, not_found, partial(detail.detail, image_id=image, include=include))
+        return await answer_found(parts, scope, no_such_image, partial(detail.detail, image_id=image, include=include))
 
     def entries_of(request: StrictRequest, image_id: str, of: str) -> Callable[[apsw.Connection], bytes | None]:
         limit, after = entries_asked(
@@ -101,22 +98,22 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @get(
         "/images/{image_id:str}/history",
         operation_class=PagedRead,
-        responses={200: documents.HISTORY, 404: _NOT_FOUND},
+        responses={200: documents.HISTORY, 404: NOT_FOUND},
         summary="List what was changed of an image",
     )
     async def list_edits(request: StrictRequest, image_id: FromPath[str]) -> Answer:
         """Give the edits of an image, the latest first: which field, from what to what, by whom and when."""
-        return await answer_found(parts, request.scope, not_found, entries_of(request, image_id, detail.HISTORY))
+        return await answer_found(parts, request.scope, no_such_image, entries_of(request, image_id, detail.HISTORY))
 
     @get(
         "/images/{image_id:str}/events",
         operation_class=PagedRead,
-        responses={200: documents.EVENTS, 404: _NOT_FOUND},
+        responses={200: documents.EVENTS, 404: NOT_FOUND},
         summary="List what was done with an image",
     )
     async def list_events(request: StrictRequest, image_id: FromPath[str]) -> Answer:
         """Give the views, counts and uses of an image, the latest first."""
-        return await answer_found(parts, request.scope, not_found, entries_of(request, image_id, detail.EVENTS))
+        return await answer_found(parts, request.scope, no_such_image, entries_of(request, image_id, detail.EVENTS))
 
     return [list_images, count_images, get_image, list_edits, list_events]
 

@@ -22,7 +22,6 @@ from primary.gallery.image import Image
 from primary.gallery.records import ImageBatch, ImagePatch, NewImage, check, check_batch
 from primary.write import Write
 
-_NOT_FOUND = problem_spec(404, "not_found", "there is no such image")
 _ID_TAKEN = problem_spec(409, "id_taken", "the id … already belongs to an image with other values")
 _CONFLICT = problem_spec(412, "row_version_conflict", "the image is at row version 4 now")
 
@@ -69,7 +68,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
     @patch(
         "/images/{image_id:str}",
         operation_class=documents.ConditionalEdit,
-        responses={200: documents.CHANGED, 404: _NOT_FOUND, 412: _CONFLICT},
+        responses={200: documents.CHANGED, 404: documents.NOT_FOUND, 412: _CONFLICT},
         summary="Edit an image",
     )
     async def edit_image(request: StrictRequest, image_id: FromPath[str], data: JSONBody[ImagePatch]) -> Answer:
@@ -87,7 +86,7 @@ def routes(parts: Parts) -> list[HTTPRouteHandler]:
         "/images/{image_id:str}",
         status_code=200,
         operation_class=documents.ConditionalEdit,
-        responses={200: documents.DELETED, 404: _NOT_FOUND, 412: _CONFLICT},
+        responses={200: documents.DELETED, 404: documents.NOT_FOUND, 412: _CONFLICT},
         summary="Delete an image",
     )
     async def delete_image(request: StrictRequest, image_id: FromPath[str]) -> Answer:

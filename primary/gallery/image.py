@@ -55,7 +55,7 @@ class Cover(msgspec.Struct, kw_only=True):
 
 
 class Album(msgspec.Struct, kw_only=True):
-    """An album by itself, without its images."""
+    """An album: a named, ordered choice of images."""
 
     id: str
     title: str
