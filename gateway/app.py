@@ -12,7 +12,7 @@ from gateway.exports.places import Places
 from gateway.freshness import Freshness
 from gateway.gallery import me
 from gateway.gallery.mirror import routes as mirror
-from gateway.gallery.routes import gallery_routers
+from gateway.gallery.routes import TAGS, gallery_routers
 from gateway.mount import Mount
 from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
@@ -66,7 +66,7 @@ def create_app(
         exception_handlers={Exception: answer},
         request_class=StrictRequest,
         request_max_body_size=settings.request_body_max_bytes,
-        openapi_config=openapi_config(),
+        openapi_config=openapi_config(TAGS),
         logging_config=None,  # one handler logs what is unexpected, in `gateway.problems`
     )
     # Around the router itself, so that what is no route gets its id and is counted too.

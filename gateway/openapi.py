@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -41,8 +42,8 @@ def release() -> str:
         return "0"
 
 
-def openapi_config() -> OpenAPIConfig:
-    """Describe the API as a whole; each route describes itself."""
+def openapi_config(application: Sequence[Tag]) -> OpenAPIConfig:
+    """Describe the API as a whole, with the tags of the application's routes first; each route describes itself."""
     return OpenAPIConfig(
         title="tidepool",
         version=release(),
@@ -54,8 +55,7 @@ def openapi_config() -> OpenAPIConfig:
         path="/schema",
         render_plugins=[_WithProblems(path=["/", "/openapi.json"])],
         tags=[
-            Tag(name="images", description="Images: saved, marked, counted; listed and searched."),
-            Tag(name="albums", description="Albums, and what is in them."),
+            *application,
             Tag(name="sync", description="Bringing a replica up to date, and being told of each change."),
             Tag(name="me", description="Who is asking, and the mirror of theirs."),
             Tag(name="operations", description="For those who run the server; no token needed."),

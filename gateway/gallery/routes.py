@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from litestar.openapi.spec import Tag
+
 from gateway.gallery import activity_writes, album_reads, album_writes, bulk_writes, place_writes, reads, writes
 from gateway.gallery.problems import refuse
 from gateway.mount import Mount
 from gateway.parts import Parts
 from primary.errors import InvalidValue
 from primary.gallery.errors import GalleryError
+
+TAGS = [
+    Tag(name="images", description="Images: saved, marked, counted; listed and searched."),
+    Tag(name="albums", description="Albums, and what is in them."),
+]
 
 
 def gallery_routers(parts: Parts) -> list[Mount]:
