@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -27,7 +26,6 @@ from primary.errors import PrimaryError
 from primary.once import Asked, Given, KeyReused, once, sweep
 from primary.postgres import Primary
 from primary.write import Write
-from replica.ending import cut_off
 
 KEY = "Idempotency-Key"
 KEY_MAX_CHARS = 255  # longer than any UUID or digest that clients make
@@ -82,22 +80,13 @@ class Writes:
         return Answer.json(given.body, status=given.status, headers=[_AGAIN] if given.again else [])
 
 
-@asynccontextmanager
-async def sweeping(primary: Primary, *, kept_s: float) -> AsyncIterator[None]:
-    """Forget now and then the answers that were kept long enough."""
-
-    async def sweep_on() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_INTERVAL_S)
-            with contextlib.suppress(PrimaryError):  # another time, then
-                if gone := await sweep(primary, kept_s=kept_s):
-                    _log.info("swept", answers=gone)
-
-    task = asyncio.create_task(sweep_on(), name="idempotency-sweep")
-    try:
-        yield
-    finally:
-        await cut_off([task])
+async def sweep_on(primary: Primary, *, kept_s: float) -> None:
+    """Forget now and then the answers that were kept long enough, until cancelled."""
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        with contextlib.suppress(PrimaryError):  # another time, then
+            if gone := await sweep(primary, kept_s=kept_s):
+                _log.info("swept", answers=gone)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from gateway.events.streams import Streams
 from gateway.gallery.mirror.worker import mirroring
 from gateway.listening import Ready, Server, bind
 from gateway.memory import freeze_startup, settle_allocator
-from gateway.once import sweeping
+from gateway.once import sweep_on
 from gateway.settings import Settings, SettingsError
 from primary.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from primary.errors import PrimaryUnavailable
@@ -30,7 +30,7 @@ from primary.migrate import migrate
 from primary.postgres import Primary
 from primary.postgres_feed import PostgresFeed
 from primary.postgres_tail import PostgresTail
-from replica.ending import cut_off
+from replica.ending import beside
 from replica.faults import from_environment
 from replica.follower import Follower
 from replica.results import FollowLimits, StoreLimits
@@ -115,10 +115,12 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         store = Store(settings.data_dir, catalog, PostgresFeed(primary, catalog), limits, passing)
         await store.open()
         stack.push_async_callback(store.close)
-        await stack.enter_async_context(_probing(primary, settings.primary_probe_interval_s))
+        probe = _probe(primary, settings.primary_probe_interval_s)
+        await stack.enter_async_context(beside(probe, "primary-probe"))
         if embedded is not None:
-            await stack.enter_async_context(_reviving(embedded, primary))
-        await stack.enter_async_context(sweeping(primary, kept_s=settings.idempotency_kept_s))
+            await stack.enter_async_context(beside(_revive(embedded, primary), "postgres-revive"))
+        sweep = sweep_on(primary, kept_s=settings.idempotency_kept_s)
+        await stack.enter_async_context(beside(sweep, "idempotency-sweep"))
         await stack.enter_async_context(mirroring(primary, settings))
         follower = Follower(store, PostgresTail(primary), _follow_limits(settings), lambda: not primary.reachable)
         primary.watch(follower.wake)
@@ -132,26 +134,17 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Any, socket.socket, 
         yield create_app(settings, primary, store, follower, streams, catalog, verifier), listening, streams
 
 
-@asynccontextmanager
-async def _reviving(embedded: EmbeddedPostgres, primary: Primary) -> AsyncIterator[None]:
+async def _revive(embedded: EmbeddedPostgres, primary: Primary) -> None:
     """Start our own Postgres again where it has ended: killed for want of memory, or given up on a full disk."""
-
-    async def revive() -> None:
-        while True:
-            await asyncio.sleep(REVIVE_S)
-            if primary.reachable:
-                continue
-            try:
-                if await embedded.revive():
-                    _log.warning("postgres_started_again")
-            except (EmbeddedPostgresError, OSError) as error:
-                _log.warning("postgres_does_not_start", error=str(error))
-
-    task = asyncio.create_task(revive(), name="postgres-revive")
-    try:
-        yield
-    finally:
-        await cut_off([task])
+    while True:
+        await asyncio.sleep(REVIVE_S)
+        if primary.reachable:
+            continue
+        try:
+            if await embedded.revive():
+                _log.warning("postgres_started_again")
+        except (EmbeddedPostgresError, OSError) as error:
+            _log.warning("postgres_does_not_start", error=str(error))
 
 
 def _follow_limits(settings: Settings) -> FollowLimits:
@@ -186,28 +179,19 @@ def _verifier(settings: Settings) -> TokenVerifier:
     )
 
 
-@asynccontextmanager
-async def _probing(primary: Primary, interval_s: float) -> AsyncIterator[None]:
+async def _probe(primary: Primary, interval_s: float) -> None:
     """Ask the primary for a sign of life now and then: its going and coming is known without a request."""
-
-    async def probe() -> None:
-        reachable = True
-        while True:
-            why = ""
-            try:
-                await primary.ping()
-            except PrimaryUnavailable as error:
-                why = str(error)
-            if primary.reachable is not reachable:
-                reachable = primary.reachable
-                if reachable:
-                    _log.info("primary_back")
-                else:
-                    _log.warning("primary_lost", error=why)
-            await asyncio.sleep(interval_s)
-
-    task = asyncio.create_task(probe(), name="primary-probe")
-    try:
-        yield
-    finally:
-        await cut_off([task])
+    reachable = True
+    while True:
+        why = ""
+        try:
+            await primary.ping()
+        except PrimaryUnavailable as error:
+            why = str(error)
+        if primary.reachable is not reachable:
+            reachable = primary.reachable
+            if reachable:
+                _log.info("primary_back")
+            else:
+                _log.warning("primary_lost", error=why)
+        await asyncio.sleep(interval_s)

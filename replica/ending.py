@@ -1,9 +1,10 @@
-"""Ending tasks that do not want to end, and letting come to its end what may not be left half way."""
+"""The ends of tasks: of those that do not want to, of those that end with a block, of those not to be left half way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 AGAIN_S = 0.1
@@ -21,6 +22,16 @@ async def cut_off(tasks: Iterable[asyncio.Task[Any]], *, again_s: float = AGAIN_
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=again_s)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run ``work``, which goes on by itself, beside the block, and end it with that."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        await cut_off([task])
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
