@@ -12,7 +12,7 @@ from pathlib import Path
 
 from replica.errors import InvalidUser
 
-USER_MAX = 255  # characters
+USER_ID_MAX_CHARS = 255  # as the gallery's tables have it
 # What SQLite opens; links are followed first. (Source: MAX_PATHNAME in os_unix.c, less "-journal".)
 _DATABASE_MAX_BYTES = 504
 
@@ -60,7 +60,7 @@ class DataDirectory:
 
     def of(self, user: str) -> Location:
         """Give the place of a user's replica. Raises `InvalidUser`."""
-        if not 1 <= len(user) <= USER_MAX or "\0" in user:
+        if not 1 <= len(user) <= USER_ID_MAX_CHARS or "\0" in user:
             raise InvalidUser
         try:
             name = hashlib.sha256(user.encode()).hexdigest()

@@ -20,9 +20,9 @@ from jwt.types import Options
 from jwt.utils import base64url_encode
 
 from gateway.auth.cache import TokenCache
+from replica.location import USER_ID_MAX_CHARS
 
 TOKEN_LENGTH_MAX = 8_192  # what a proxy lets through as one header; more is an attempt to make us work
-USER_LENGTH_MAX = 255  # characters, as the replicas and the primary keep it
 FOREVER_S = 1 << 53  # past it are only NaN, the infinities and numbers that no clock reaches
 NOT_BEFORE_LEEWAY_S = 60  # an issuer whose clock is ahead hands out tokens that begin in a moment
 ADMIN = "admin"
@@ -155,8 +155,8 @@ def identity_of(claims: dict[str, Any], now: float) -> Identity:
         raise Unauthenticated("the token's exp is not a time")
     if expires_at <= now:
         raise Unauthenticated("the token has expired", code="token_expired")
-    if not isinstance(user, str) or not 1 <= len(user) <= USER_LENGTH_MAX:
-        raise Unauthenticated(f"the token's sub is not a text of 1 to {USER_LENGTH_MAX} characters")
+    if not isinstance(user, str) or not 1 <= len(user) <= USER_ID_MAX_CHARS:
+        raise Unauthenticated(f"the token's sub is not a text of 1 to {USER_ID_MAX_CHARS} characters")
     if "\0" in user or any("\ud800" <= c <= "\udfff" for c in user):
         raise Unauthenticated("the token's sub holds a character that cannot be stored")
     return Identity(user, claims.get("role") == ADMIN, float(expires_at))
@@ -206,5 +206,5 @@ def _reason(error: jwt.PyJWTError) -> str:
         case jwt.InvalidAlgorithmError():
             return "the token's algorithm is not its key's"
         case InvalidSubjectError():
-            return f"the token's sub is not a text of 1 to {USER_LENGTH_MAX} characters"
+            return f"the token's sub is not a text of 1 to {USER_ID_MAX_CHARS} characters"
     return "the token is not a signed JSON Web Token"

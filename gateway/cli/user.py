@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from primary.gallery.limits import USER_ID_MAX_CHARS
+from replica.location import USER_ID_MAX_CHARS
 
 
 class _User(click.ParamType):  # type: ignore[type-arg]  # which is generic only in later releases
