@@ -19,9 +19,7 @@ from replica.staging import Staging
 from replica.state import State
 from replica.writer import Writer, narrow, widen
 
-STAGED_ROWS_MIN = (
-    50  # changes of one table; of fewer each has its own statements, which cost less than a table to stage in
-)
+STAGED_ROWS_MIN = 50  # changes of one table; fewer cost less by statements of their own than by a table to stage in
 STAGED_ROWS_MAX = 10_000  # are laid out before they are applied: what is laid out takes memory, and more gain nothing
 STAGED_BYTES_MAX = 64 << 20  # nor may they take more memory, and as much again while they are sorted; rows can be long
 _PART_ROWS = 100  # after so many it is looked at how much there is

@@ -25,9 +25,7 @@ from replica.writer import SMALL_START, WRITE_PRAGMAS, Writer, set_up, sorting_o
 T = TypeVar("T")
 
 _READ_PRAGMAS = (*SMALL_START, "query_only=ON", "cache_size=-1024", "temp_store=MEMORY")
-_LONG_LOG_BYTES = (
-    4 << 20
-)  # of a log that is to be taken into the file: after some hundred small changes, or a large one
+_LONG_LOG_BYTES = 4 << 20  # of a log that is to be taken into the file: some hundred small changes, or a large one
 _BUSY_S = 0.25  # nobody locks readers out of a file for longer than it takes to open or close it; the loop may wait
 
 
