@@ -269,7 +269,7 @@ def test_a_command_that_is_ended_stops_the_postgres_that_it_started(
         _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + order
     assert b"Traceback" not in said
-    assert not EmbeddedPostgres(data_dir).running()
+    assert not EmbeddedPostgres(data_dir).running(), said.decode() + (data_dir / "postgres.log").read_text()
 
 
 def test_an_order_to_end_that_comes_twice_breaks_off_nothing_that_is_cleared_away() -> None:
