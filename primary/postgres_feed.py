@@ -27,7 +27,7 @@ from primary.feed_sql import (
     snapshot_sql,
 )
 from primary.lent import Lent, together
-from primary.patience import patience
+from primary.patience import Stopped, patience
 from primary.postgres import Primary, give_up
 from primary.stream import Stream
 from primary.touched import Statements
@@ -168,9 +168,13 @@ class PostgresPull:
                 else:
                     async with patience(self._answer_timeout_s):
                         await self._connection.execute("ROLLBACK")
-        except BaseException:
+        except BaseException as error:
             self.stop()
-            give_up(self._connection)
+            try:
+                if stream is not None and stream.under_way and isinstance(error, TimeoutError) and await stream.ended():
+                    raise Stopped from error
+            finally:
+                give_up(self._connection)
             raise
         finally:
             if stream is not None:

@@ -20,6 +20,7 @@ from primary.lent import Lent
 
 Rows = list[tuple[Any, ...]]
 
+_CANCEL_S = 1.0  # over a link that is alive it is milliseconds
 _LOOK_UP_S = 1.0  # psycopg's wait is broken off so often; a connection that is cut ends it at once
 
 
@@ -53,6 +54,17 @@ class Stream:
             self._socket.shutdown(socket.SHUT_RDWR)
         with self._receiving:  # nobody is in libpq now, and its connection can be freed
             pass
+
+    async def ended(self) -> bool:
+        """Have Postgres end what is under way; tell whether it was there to be asked. Else it would go on without us.
+
+        It does not notice that nobody waits any more while it has nothing to send, as when it waits for a lock itself.
+        """
+        try:
+            await self._connection.cancel_safe(timeout=_CANCEL_S)
+        except psycopg.Error:
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of the connection; to be called at the end, and when nobody reads."""

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from primary import postgres_feed
 from primary.cursor import Cursor
-from primary.errors import MigrationsPending, NotAllowed, PrimaryUnavailable
+from primary.errors import MigrationsPending, NotAllowed, PrimarySlow, PrimaryUnavailable
 from primary.feed import VALUES, Batch, Kind, Pull, Reason
 from primary.feed_sql import PIPELINED_ROWS_MAX, STAND
 from primary.postgres import Primary
@@ -661,6 +661,35 @@ async def test_a_link_that_goes_dead_ends_the_pull_within_its_time(moment: str, 
             await near.ping()
             pull, _ = await pulled(feed, "ann", since)
         assert pull.kind is Kind.UNCHANGED
+
+
+_WAITS = (
+    "SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database "
+    "WHERE NOT l.granted AND d.datname = current_database()"
+)
+
+
+@pytest.mark.parametrize("news", [0, PIPELINED_ROWS_MAX + 1])
+async def test_a_pull_that_waits_long_for_a_lock_is_given_up_on_both_sides_and_is_no_outage(
+    news: int, primary: Primary, feed: PostgresFeed
+) -> None:
+    """Else each that follows would leave one more who waits, until Postgres takes no connection from anybody."""
+    await shelves(primary, "ann", 3)
+    since = await cursor_of(feed, "ann") if news else None
+    await shelves(primary, "ann", news, first=10)
+    async with through(primary.url, answer_timeout_s=0.5) as near:
+        feed = PostgresFeed(near, shapes.catalog)
+        async with primary.connection() as other, asyncio.timeout(20):
+            await other.execute("BEGIN")
+            await other.execute("LOCK TABLE shelf")
+            for _ in range(2):
+                with pytest.raises(PrimarySlow):
+                    await pulled(feed, "ann", since)
+                assert near.reachable
+            while (await other.execute(_WAITS)).rowcount:
+                await asyncio.sleep(0.01)
+            await other.execute("ROLLBACK")
+        assert (await pulled(feed, "ann", since))[0].whole is None
 
 
 async def test_a_database_without_the_engines_tables_is_told_as_such(empty_database_url: str) -> None:
