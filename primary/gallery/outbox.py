@@ -161,11 +161,12 @@ class Look:
     async def anything(self) -> bool:
         """Tell whether there is a row that is not parked. Raises `PrimaryUnavailable`."""
         try:
-            async with patience(_LOOK_TIMEOUT_S):
-                if self._connection is None:
+            if self._connection is None:
+                async with patience(_LOOK_TIMEOUT_S, asks=False):
                     self._connection = await psycopg.AsyncConnection.connect(
                         self._url, autocommit=True, prepare_threshold=None, connect_timeout=_LOOK_TIMEOUT_S
                     )
+            async with patience(_LOOK_TIMEOUT_S):
                 return await (await self._connection.execute(_ANY)).fetchone() is not None
         except BaseException as error:
             await self.close()

@@ -15,11 +15,13 @@ from gateway.gallery.mirror.limits import MirrorLimits
 from gateway.gallery.mirror.sealing import ApiKey, Sealer
 from gateway.gallery.mirror.worker import mirroring
 from gateway.settings import Settings
+from primary.errors import PrimarySlow, PrimaryUnavailable
 from primary.gallery import outbox, upstreams
 from primary.gallery.outbox import Standing
 from primary.postgres import Primary
 from primary.write import writing
 from tests.support import stash as behaviours
+from tests.support.databases import through
 from tests.support.http import execute
 from tests.support.proxy import PostgresProxy
 from tests.support.server import SECRET
@@ -514,6 +516,43 @@ async def test_a_right_that_is_lacking_is_told_once(database_url: str) -> None:
     [one] = told
     assert one["event"] == "mirror_failed"
     assert "permission denied" in str(one["exc_info"])
+
+
+async def test_a_database_that_is_too_slow_is_told_for_nobody_takes_it_for_an_outage(
+    gallery: Gallery, server: Stash
+) -> None:
+    await gallery.rate("ada", await mirrored_image(gallery, server), 80)
+    async with through(gallery.url, answer_timeout_s=0.3) as near, gallery.primary.connection() as other:
+        await other.execute("BEGIN")
+        await other.execute("LOCK TABLE upstream_key")
+        with capture_logs() as told:
+            async with delivering(near), asyncio.timeout(10):
+                while not told:
+                    await asyncio.sleep(0.01)
+        assert near.reachable
+        await other.execute("ROLLBACK")
+    assert told[0]["event"] == "mirror_failed"
+    assert isinstance(told[0]["exc_info"], PrimarySlow)
+
+
+async def test_a_look_over_a_link_that_is_dead_meets_an_outage_whether_it_was_connected_or_not(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_LOOK_TIMEOUT_S", 1)
+    look = outbox.Look(proxy.url)
+    try:
+        for _ in range(2):
+            proxy.stall()
+            with pytest.raises(PrimaryUnavailable) as raised:
+                await look.anything()
+            assert type(raised.value) is PrimaryUnavailable
+            await proxy.resume()
+            async with asyncio.timeout(10):
+                while look._connection is None:
+                    with contextlib.suppress(PrimaryUnavailable):
+                        await look.anything()
+    finally:
+        await look.close()
 
 
 async def test_stopping_ends_what_is_under_way_and_the_next_start_goes_on(gallery: Gallery, server: Stash) -> None:

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from primary.cursor import Cursor
-from primary.errors import MigrationsPending, PrimaryUnavailable
+from primary.errors import MigrationsPending, PrimarySlow, PrimaryUnavailable
 from primary.tail import Moves
 from replica import backoff
 from replica.errors import ReplicaUnavailable
@@ -525,6 +526,19 @@ async def test_a_sync_that_fails_is_tried_again_after_a_pause_until_it_works(ada
         await ada.look()
     assert ada.store.at["ada"] == at(2)
     assert ada.follower.serves("ada")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(PrimaryUnavailable(), []), (PrimarySlow(), [PrimarySlow.__doc__]), (ReplicaUnavailable("?"), ["?"])],
+)
+async def test_what_keeps_a_replica_behind_is_told_unless_it_is_an_outage(
+    ada: Harness, error: Exception, told: list[str]
+):
+    ada.store.fails = error
+    with capture_logs() as lines:
+        await ada.look(ada=ada.move("ada", 2))
+    assert [line["error"] for line in lines if line["event"] == "follow_failed"] == told
 
 
 async def test_a_sync_that_fails_again_and_again_is_tried_less_often(ada: Harness):

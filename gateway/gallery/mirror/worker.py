@@ -22,7 +22,7 @@ from gateway.gallery.mirror.graphql import Call, MirrorFailure, RowRefused, Serv
 from gateway.gallery.mirror.limits import MirrorLimits
 from gateway.gallery.mirror.sealing import CannotOpen, Sealer
 from gateway.settings import Settings
-from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, PrimaryUnavailable
+from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, PrimarySlow, PrimaryUnavailable
 from primary.gallery import outbox
 from primary.gallery.outbox import Taken
 from primary.postgres import Primary
@@ -163,7 +163,8 @@ class Mirror:
 
     def _tell_trouble(self, error: BaseException) -> None:
         """Log what keeps this from working, once until it works again. What others tell of the primary is known."""
-        if not self._in_trouble and not isinstance(error, PrimaryUnavailable | MigrationsPending):
+        known = isinstance(error, PrimaryUnavailable | MigrationsPending) and not isinstance(error, PrimarySlow)
+        if not self._in_trouble and not known:
             _log.error("mirror_failed", exc_info=error)
         self._in_trouble = True
 
