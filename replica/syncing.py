@@ -180,8 +180,9 @@ class Syncing:
                 await self._open.open(slot)
             except Doubt as again:
                 raise ReplicaUnavailable(f"the replica was rebuilt and is in doubt again: {again.reason}") from again
-            finally:  # also where that fails half way: the next sync may find the file in its place, and nothing new
-                self._tell(slot, pull)
+            finally:
+                if not temporary.exists():  # it is in its place, where the next sync finds nothing new, whatever failed
+                    self._tell(slot, pull)
         finally:
             await to_its_end(asyncio.to_thread(remove_all, temporary))
         return rows

@@ -339,6 +339,28 @@ async def test_who_listens_is_told_of_a_state_that_was_reached_by_a_sync_that_fa
     await bay.assert_same("ann")
 
 
+async def test_who_listens_is_not_told_of_a_state_whose_file_did_not_come_into_its_place(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would read again, find what was there before, and not be told when it is there: for them nothing is new."""
+    before = await bay.store.cursor("ann")
+    reached = await change(bay.primary, "ann")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with bay.store.advances.watch("ann") as watch:
+        with monkeypatch.context() as patched:
+            patched.setattr("replica.syncing.publish", fail)
+            with pytest.raises(ReplicaUnavailable):
+                await bay.store.rebuild("ann")
+        assert await bay.store.cursor("ann") == before
+        assert not await watch.changed(within_s=0)
+        await bay.store.sync("ann")
+        assert watch.cursor == reached
+    await bay.assert_same("ann")
+
+
 async def test_a_process_out_of_file_descriptors_condemns_no_replica(bay: Bay) -> None:
     await change(bay.primary, "ann")
     await bay.store.sync("ann")
