@@ -29,6 +29,9 @@ class Ownership:
             raise DataDirectoryLocked(
                 f"the data directory {self._path.parent} is in use by another process (pid {owner})"
             ) from None
+        except OSError:  # as on a disk that knows no locks
+            os.close(descriptor)
+            raise
         with contextlib.suppress(OSError):  # a full disk: the lock is what counts, the number only tells who has it
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -73,7 +73,8 @@ class Store:
         except BaseException as error:
             self._ownership.release()
             if isinstance(error, OSError):
-                told = f"the data directory {self._directory.root} cannot be used: {error.strerror}: {error.filename}"
+                why = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+                told = f"the data directory {self._directory.root} cannot be used: {why}"
                 raise DataDirectoryUnusable(told) from error
             raise
         self._tasks.open()

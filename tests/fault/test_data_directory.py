@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -20,6 +22,7 @@ from replica.results import StoreLimits
 from replica.store import Store
 from tests.support.bay import Bay
 from tests.support.damages import DAMAGES, TICK_S, Scene, flip
+from tests.support.open_files import open_files
 from tests.support.replicas import change, grow
 
 IMAGES = 12
@@ -190,6 +193,18 @@ async def test_a_store_that_cannot_be_opened_does_not_keep_the_directory(bay: Ba
     (tmp_path / "building").unlink()
     await store.open()
     await store.close()
+
+
+async def test_a_disk_that_knows_no_locks_is_told_as_that(
+    bay: Bay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(DataDirectoryUnusable, match=f"{tmp_path} cannot be used: No locks available$"):
+        await Store(tmp_path, bay.catalog, bay.feed).open()
+    assert not open_files(tmp_path)
 
 
 async def test_a_path_of_which_sqlite_opens_no_file_is_told_at_the_start_and_not_by_each_read(
