@@ -56,6 +56,7 @@ class EmbeddedPostgres:
         self._socket_dir = ""
         self._log_start = 0
         self._changing = threading.Lock()  # held by the thread that starts or stops the server
+        self._leaving = threading.Event()  # nobody waits any more for it to be ready, which may take it long
 
     @property
     def url(self) -> str:
@@ -70,10 +71,12 @@ class EmbeddedPostgres:
         A start that is cancelled or fails leaves no server running that was not before.
         Raises `EmbeddedPostgresError`, whose hint says what to do.
         """
+        self._leaving.clear()
         work = asyncio.ensure_future(asyncio.to_thread(self._start))
         try:
             return await asyncio.shield(work)
         except BaseException:
+            self._leaving.set()
             # The thread cannot be cancelled: let it end, then undo what it did, however often we are told to end.
             while not work.done():
                 with suppress(asyncio.CancelledError):
@@ -84,7 +87,8 @@ class EmbeddedPostgres:
             raise
 
     async def stop(self) -> None:
-        """Stop the server unless another process uses it. It does not wait for open connections."""
+        """Stop the server unless another process uses it. It waits neither for open connections nor for a recovery."""
+        self._leaving.set()
         await asyncio.to_thread(self._stop)
 
     async def revive(self) -> bool:
@@ -183,7 +187,11 @@ class EmbeddedPostgres:
         found = Postmaster.of(self.cluster)
         if found is None and self._process is None:
             raise EmbeddedPostgresError(f"Postgres ended while it was starting: see {self.log}.")
-        if found is None or found.status != "ready":
+        if found is None:
+            return False
+        if found.status != "ready":
+            if self._leaving.is_set():
+                raise EmbeddedPostgresError("Postgres is stopped while it is starting.")
             return False
         self._socket_dir = found.socket_dir
         return True

@@ -298,6 +298,25 @@ async def test_of_two_that_would_revive_a_server_one_does(data_dir: Path) -> Non
         await server.stop()
 
 
+@pytest.mark.parametrize("begun", ["start", "revive"])
+async def test_a_stop_does_not_wait_for_a_server_that_is_long_in_recovering(data_dir: Path, begun: str) -> None:
+    """As one does that was killed with much in its log; who stops a program does not wait for that."""
+    server = EmbeddedPostgres(data_dir, settings={"restore_command": "sleep 30; false"})
+    if begun == "revive":
+        await server.start()
+        kill(data_dir, signal.SIGKILL)
+    (data_dir / "postgres" / "recovery.signal").touch()  # so what it asks for its log first takes long
+    starting = asyncio.create_task(server.start() if begun == "start" else server.revive())
+    async with asyncio.timeout(10):
+        while not server.running():
+            await asyncio.sleep(0.005)
+        starting.cancel()
+        await asyncio.wait([starting])
+        await server.stop()
+    assert starting.cancelled()
+    assert not server.running()
+
+
 async def test_a_stop_does_not_wait_for_who_is_connected_and_loses_nothing(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     with psycopg.connect(await server.start()):
