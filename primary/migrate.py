@@ -35,6 +35,8 @@ VERSION_TABLE = "alembic_version"
 _LOCK = 7_166_021_977_354_217_584
 """Of `pg_advisory_xact_lock`: any number that nobody else takes."""
 
+_SCHEMA = sa.text("SELECT current_schema(), has_schema_privilege(to_regnamespace('public'), 'USAGE')")
+"""Where new tables would lie. What the role may not use is passed over without a word."""
 
 _MIGRATION_MAX_S = 24 * 3600.0
 """A step that writes a large table anew takes as long as it takes; who will not wait for it stops it."""
@@ -57,7 +59,8 @@ async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
 
     The steps of the chain are followed by the triggers of every table of ``catalog`` that has not got them as
     its declaration has them now. Raises `PrimaryUnavailable`, `UnknownRevision` when the database is
-    ahead of this program, `StepFailed`, `NotAsDeclared` when no step makes what is declared, and `OtherSchema`.
+    ahead of this program, `StepFailed`, `NotAsDeclared` when no step makes what is declared, `OtherSchema`, and
+    `NotAllowed`.
     """
     async with primary.transaction(_MIGRATION_MAX_S) as conn:
         await conn.execute(sa.select(sa.func.set_config("statement_timeout", "0", True)))  # a role may have one
@@ -128,9 +131,12 @@ def _upgrade(conn: sa.Connection) -> list[str]:
     """Take the steps that are to do, and give them."""
     todo = _steps_to_do(conn)
     if todo:
-        schema = conn.scalar(sa.text("SELECT current_schema()"))
+        schema, usable = conn.execute(_SCHEMA).one()
+        if usable is False:
+            raise NotAllowed("permission denied for schema public")
         if schema != "public":  # whose tables are captured and read
-            raise OtherSchema(f"new tables would lie in the schema {schema}, not in public, by the role's search_path")
+            place = "no schema" if schema is None else f"the schema {schema}"
+            raise OtherSchema(f"new tables would lie in {place}, not in public, by the role's search_path")
         # Before any step, for the table that counts them lies in it.
         conn.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
         try:

@@ -276,6 +276,26 @@ async def test_who_would_make_the_tables_elsewhere_is_told(empty_database_url: s
         assert len(await migrate(primary, catalog)) == STEPS + len(catalog)
 
 
+async def test_a_role_that_may_not_use_public_is_told_of_that_right_and_not_of_its_search_path(
+    empty_database_url: str,
+) -> None:
+    async with opened(empty_database_url) as owner:
+        await execute(owner, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        await execute(owner, "CREATE ROLE visitor LOGIN")
+        try:
+            async with through(make_conninfo(owner.url, user="visitor")) as visitor:
+                with pytest.raises(NotAllowed, match="permission denied for schema public"):
+                    await migrate(visitor, catalog)
+        finally:
+            await execute(owner, "DROP ROLE visitor")
+
+
+async def test_a_search_path_of_nothing_that_is_there_is_told_as_that(empty_database_url: str) -> None:
+    async with through(make_conninfo(empty_database_url, options="-c search_path=nowhere")) as lost:
+        with pytest.raises(OtherSchema, match="would lie in no schema, not in public"):
+            await migrate(lost, catalog)
+
+
 async def test_a_database_of_the_first_release_keeps_its_rows_and_its_replicas_are_built_anew(
     empty_database_url: str, data_dir: Path
 ) -> None:
