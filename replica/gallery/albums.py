@@ -53,7 +53,7 @@ def albums(connection: apsw.Connection, limit: int, after: PageCursor | None = N
     if after is not None:
         values |= {"created_at": after.created_at, "id": after.id}
     with closing(connection.execute(_FIRST if after is None else _NEXT, values)) as cursor:
-        rows, more = filled(cursor, limit)
+        rows, more = filled(connection, cursor, limit)
     return AlbumPage(b",".join([row[0] for row in rows]), PageCursor(*rows[-1][1:], ALBUMS) if more else None)
 
 

@@ -100,7 +100,7 @@ def entries(
     if after is not None:
         asked |= {"at": after.created_at, "id": after.id}
     with closing(connection.execute((_FIRST if after is None else _NEXT)[of], asked)) as cursor:
-        rows, more = filled(cursor, limit)
+        rows, more = filled(connection, cursor, limit)
     return Entries(b",".join([row[0] for row in rows]), PageCursor(*rows[-1][1:], of) if more else None)
 
 

@@ -39,13 +39,19 @@ def within_bytes(connection: apsw.Connection, limit: int, page: Callable[[int], 
     return page(limit)
 
 
-def filled(rows: Iterable[Row], limit: int) -> tuple[list[Row], bool]:
-    """Give the first rows, at most ``limit``, as far as their texts make a page; and whether there are more."""
+def filled(connection: apsw.Connection, rows: Iterable[Row], limit: int) -> tuple[list[Row], bool]:
+    """Give the first rows, at most ``limit``, as far as their texts make a page; and whether there are more.
+
+    Raises `apsw.TooBigError` as SQLite does where it may put together less, as on the event loop.
+    """
     page: list[Row] = []
-    left_bytes = PAGE_MAX_BYTES
+    longest = connection.limit(apsw.SQLITE_LIMIT_LENGTH)
+    met_bytes = 0
     for row in rows:
-        left_bytes -= len(row[0])
-        if len(page) == limit or (page and left_bytes < 0):
+        met_bytes += len(row[0])
+        if len(page) == limit or (page and met_bytes > PAGE_MAX_BYTES):
             return page, True
+        if met_bytes > longest:
+            raise apsw.TooBigError("the rows of a page are larger together")
         page.append(row)
     return page, False
