@@ -236,6 +236,39 @@ async def test_a_file_that_is_being_closed_for_another_is_closed_though_that_is_
     assert bay.store.counts().doubts == 0
 
 
+async def test_a_file_that_was_put_in_its_place_is_sealed_though_that_is_broken_off(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the data directory would be another's before this process is done with it."""
+    monkeypatch.setattr(tasks, "CLOSE_GRACE_S", 0.0)
+    loop, begun, left = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hesitate(point: str) -> None:
+        if point == "build.renamed":
+            loop.call_soon_threadsafe(begun.set)
+            left.wait(10)
+            time.sleep(0.2)
+
+    await grow(bay.primary, "ann", 3)
+    bay.passing = hesitate
+    syncing = asyncio.create_task(bay.store.sync("ann"))
+    await begun.wait()
+    (task,) = bay.store._tasks._tasks
+    closing = asyncio.create_task(bay.close())
+    while not task.cancelling():
+        await asyncio.sleep(0)
+    left.set()
+    async with asyncio.timeout(10):
+        await closing
+    assert "build.sealed" in bay.passed
+    with pytest.raises(ReplicaUnavailable):
+        await syncing
+    await bay.open()
+    bay.feed.away = True
+    await bay.assert_same("ann")
+    assert bay.store.counts().doubts == 0
+
+
 async def _closing(bay: Bay, slot: Slot) -> None:
     async with slot.lock:
         await bay.store._open.close(slot)
