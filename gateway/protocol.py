@@ -40,7 +40,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what was received."""
         self._outgoing.flush()
-        if self._full:
+        if self._full or self.transport.is_closing():  # by an answer that was held until now: nothing is behind it
             return
         self._unread_bytes += len(data)
         try:

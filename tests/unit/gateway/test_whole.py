@@ -74,11 +74,11 @@ class Connection:
         self.wire = Wire()
         self.protocol.connection_made(cast("asyncio.Transport", self.wire))
 
-    def begin(self, times: int = 1) -> None:
-        self.protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * times)
+    def begin(self, times: int = 1, *, method: str = "GET", version: str = "1.1", headers: str = "") -> None:
+        self.protocol.data_received(f"{method} / HTTP/{version}\r\nHost: x\r\n{headers}\r\n".encode() * times)
 
     async def ask(self, method: str = "GET", version: str = "1.1", headers: str = "") -> list[bytes]:
-        self.protocol.data_received(f"{method} / HTTP/{version}\r\nHost: x\r\n{headers}\r\n".encode())
+        self.begin(method=method, version=version, headers=headers)
         await self.ended()
         return self.wire.sent
 
@@ -329,6 +329,21 @@ async def test_the_next_request_of_a_connection_comes_behind_what_is_about_to_be
     several.turn.set()
     await several.ended()
     assert several.sent == [2, 1]
+
+
+async def test_behind_an_answer_that_ends_its_connection_nothing_is_begun() -> None:
+    several = Several(2)
+    several.slow = {1}
+    first = several.connections[0]
+    first.begin(version="1.0", headers="Connection: keep-alive\r\n")  # which it is not, but the parser reads on
+    several.connections[1].begin()
+    await passes(1)
+    assert (first.wire.closed, several.sent) == (False, [0, 0])
+    first.begin()
+    assert (first.wire.closed, several.sent) == (True, [1, 0])
+    several.turn.set()
+    await several.ended()
+    assert (len(several.found), several.sent) == (2, [1, 1])
 
 
 async def test_who_goes_before_it_is_sent_takes_nobody_elses_along() -> None:
