@@ -265,6 +265,7 @@ async def test_turned_off_nothing_is_told_and_what_waited_is_dropped(gallery: Ga
         (status(500), "the server failed (500)"),
         (status(429), "the server asks to come again later (429)"),
         (says({"errors": [{"message": "database is locked"}]}), "imageUpdate: database is locked"),
+        (says({"errors": [{"message": "no\0room"}]}), "imageUpdate: no room"),
         (says({"errors": "?"}), "imageUpdate: the server refused it without a reason"),
         (says({"data": {"other": 1}}), "the server does not answer with GraphQL"),
         (says([1]), "the server does not answer with GraphQL"),

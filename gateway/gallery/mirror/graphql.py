@@ -98,6 +98,8 @@ def _told(errors: Any) -> tuple[str, bool]:
     """
     first = errors[0] if isinstance(errors, list) else errors
     message = first.get("message") if isinstance(first, dict) else None
-    if not isinstance(message, str) or not message:
+    words = message.replace("\0", " ").split() if isinstance(message, str) else []  # Postgres keeps no NUL in a text
+    if not words:
         return "the server refused it without a reason", False
-    return " ".join(message.split()), "not found" in message.lower()
+    told = " ".join(words)
+    return told, "not found" in told.lower()
