@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import AsyncExitStack
 
 import click
 
 from gateway.cli.environment import database, primary_of, read_settings, run, set_up_logs
 from gateway.cli.token import DAY_S, make_token
+from gateway.ending import orders
 from gateway.settings import Settings
 
 # A token pasted into a browser or a script on Monday should still work on Friday.
@@ -42,7 +44,7 @@ async def _dev(settings: Settings) -> int:
 
     settle_allocator()
     # Held from here on, so that serving below joins it instead of starting it a second time.
-    async with database(settings, create=True):
+    async with AsyncExitStack() as stack, database(settings, create=True):
         async with primary_of(settings) as primary:
             for step in await migrate(primary, catalog):
                 click.echo(f"applied: {step}")
@@ -53,7 +55,9 @@ async def _dev(settings: Settings) -> int:
             freeze_startup()
             click.echo(_welcome(settings, _address(host, port)))
 
-        return await serve(settings, ready=ready)
+        code = await serve(settings, ready=ready)
+        stack.enter_context(orders(lambda _: None))  # given again, one would break off what stops the database
+        return code
 
 
 def _address(host: str, port: int) -> str:

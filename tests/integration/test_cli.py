@@ -22,6 +22,7 @@ from click.testing import Result
 
 from gateway.cli.environment import run
 from gateway.cli.failures import Ended
+from gateway.ending import orders
 from primary.embedded import EmbeddedPostgres
 from replica.datadir import Ownership
 from replica.library import connect
@@ -287,6 +288,19 @@ def test_an_order_to_end_that_comes_twice_breaks_off_nothing_that_is_cleared_awa
     with pytest.raises(Ended) as ended:
         run(work())
     assert (cleared, ended.value.exit_code) == ([True], 143)
+
+
+def test_an_order_to_end_is_heard_by_who_gave_it_to_another_for_a_while() -> None:
+    async def work() -> None:
+        with orders(lambda _: None):  # as `tidepool dev` serves
+            pass
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(10)
+
+    with pytest.raises(Ended):
+        run(work())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 async def _made(data_dir: Path) -> None:

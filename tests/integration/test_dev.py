@@ -168,6 +168,32 @@ async def test_an_end_that_is_ordered_again_while_everything_is_still_starting_l
     assert not EmbeddedPostgres(data_dir).running()
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not show which signals wait")
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_an_end_that_is_ordered_again_while_postgres_is_stopped_leaves_nothing_behind_either(
+    dev: Dev, data_dir: Path, order: signal.Signals
+) -> None:
+    await dev.start()
+    postmaster = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        dev.process.send_signal(order)
+        async with asyncio.timeout(20):
+            while not _waiting(postmaster):
+                await asyncio.sleep(0.005)
+        dev.process.send_signal(order)
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    assert await dev.process.wait() == 0
+    assert not EmbeddedPostgres(data_dir).running()
+
+
+def _waiting(pid: int) -> bool:
+    """Tell whether a process that is held up has been told to end."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(lines["ShdPnd"], 16) >> (signal.SIGINT - 1) & 1)
+
+
 def test_the_demo_images_are_the_same_at_every_making_and_no_two_alike() -> None:
     made = demo_images()
     assert made == demo_images()
