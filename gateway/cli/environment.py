@@ -86,7 +86,11 @@ async def database(settings: Settings, *, create: bool = False) -> AsyncIterator
     from primary.embedded import EmbeddedPostgres
 
     server = EmbeddedPostgres(settings.data_dir)
-    if not create and not server.cluster.exists():
+    try:
+        there = server.cluster.exists()
+    except PermissionError:
+        there = True  # and another's: what starts it says so
+    if not create and not there:
         raise Failure(
             f"there is no data in {settings.data_dir.absolute()}.",
             "Set TIDEPOOL_DATA_DIR to where it is, or TIDEPOOL_DATABASE_URL; `tidepool dev` makes a new one.",

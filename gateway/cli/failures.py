@@ -51,6 +51,8 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(str(error), exit_code=error.exit_code)
     if isinstance(error, SettingsError):
         return Failure("the settings cannot be used:\n" + _indented(error), exit_code=USAGE)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return Failure(f"{error.filename} cannot be used: {error.strerror}.", "Run this as the user who owns it.")
     hint = getattr(error, "hint", None)
     return Failure(str(error), hint) if isinstance(hint, str) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jwt
 import psutil
@@ -89,6 +91,38 @@ def test_a_command_in_the_wrong_folder_says_so_and_makes_nothing(
     assert f"there is no data in {data_dir}" in told.output
     assert "TIDEPOOL_DATA_DIR" in told.output
     assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "psql", "export ann", "token ann", "database-url"])
+def test_a_data_directory_of_another_user_is_told(tidepool_alone: Invoke, locked: Path, command: str) -> None:
+    told = tidepool_alone(*command.split())
+    assert told.exit_code == 1
+    assert re.search(rf"{locked}\S* cannot be used: Permission denied", told.output)
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_with_a_database_of_ones_own_it_is_told_too(tidepool: Invoke, locked: Path, command: str) -> None:
+    told = tidepool(command)
+    assert told.exit_code == 1
+    assert re.search(rf"{locked}\S* cannot be used: Permission denied", told.output)
+
+
+@pytest.fixture
+def locked(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory that may not be looked into; not by its mode, for root may look into all that there is."""
+
+    def refusing(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(path: Path, *arguments: Any, **named: Any) -> Any:
+            if data_dir in path.parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return ask(path, *arguments, **named)
+
+        return asked
+
+    data_dir.mkdir()
+    for name in ("stat", "open"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    return data_dir
 
 
 def test_wrong_settings_are_named_all_at_once_and_exit_2(tidepool: Invoke) -> None:
