@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -169,7 +170,7 @@ class Protocol(HttpToolsProtocol):
 
 def _in_one_piece(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any, Any, None]]:
     """Give what sends an answer of HTTP/1.0, which knows no chunks: one without a length ends with its connection."""
-    send = cycle.send
+    cycle = weakref.proxy(cycle)  # it holds what is given here: a request is freed when it ends
     endless = False
 
     async def send_in_one_piece(message: Any) -> None:
@@ -180,6 +181,6 @@ def _in_one_piece(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any,
                 cycle.chunked_encoding = False
         elif endless:
             cycle.expected_content_length = len(message.get("body", b""))  # uvicorn looks whether it is as long as told
-        await send(message)
+        await RequestResponseCycle.send(cycle, message)
 
     return send_in_one_piece

@@ -180,6 +180,20 @@ async def test_a_request_is_freed_when_it_ends() -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])  # the latter is what nginx speaks with whom it stands before
+async def test_a_request_is_freed_with_its_connection(version: str) -> None:
+    connection = Connection(of(7), lambda app: Observe(app, Metrics()))
+    gc.disable()
+    try:
+        await connection.ask(version=version)
+        connection.protocol.connection_lost(None)
+        cycle = weakref.ref(connection.protocol.cycle)
+        del connection
+        assert cycle() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("value", [b"1\r\nx-two: 2", b"1\nx-two: 2", b"1\rx-two: 2", b"1\r\n\r\nbody"])
 async def test_a_header_of_more_than_one_line_is_not_sent(value: bytes) -> None:
     sent = b"".join(await Connection(of(7, (b"x-one", value))).ask())
