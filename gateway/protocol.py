@@ -20,6 +20,8 @@ ABORT = "tidepool.abort"  # what in a request's scope ends its connection at onc
 HEAD_MAX_BYTES = 64 << 10  # a token has 8 KiB at most, and few proxies pass on more than 32 KiB in all
 AHEAD_MAX = 100  # requests of one connection that wait for the answers before theirs; few clients send even two
 
+_NO_HTTP = "Invalid HTTP request received."
+
 
 class Protocol(HttpToolsProtocol):
     """One connection.
@@ -30,7 +32,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     _unread_bytes = 0  # received since a head, or a part of a body, was last complete
-    _full = False  # more was asked than is answered: the connection ends behind the answers that are owed
+    _full = False  # what comes is not looked at any more: the connection ends behind the answers that are owed
     _rereading = False  # a head that has been begun is read again, for what follows it
 
     def __init__(self, *args: Any, outgoing: Outgoing, **kwargs: Any) -> None:
@@ -51,9 +53,8 @@ class Protocol(HttpToolsProtocol):
                 self._stay_with_http(data[offered.args[0] :])
         except HttpParserError:
             if not self._full:
-                told = "Invalid HTTP request received."
-                self.logger.warning(told)
-                self.send_400_response(told)
+                self.logger.warning(_NO_HTTP)
+                self.send_400_response(_NO_HTTP)
         if self._unread_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(Problem(431, "head_too_large", f"the headers are larger than {HEAD_MAX_BYTES} bytes"))
         cycle: RequestResponseCycle | None = self.cycle
@@ -70,7 +71,10 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         cycle: RequestResponseCycle = self.cycle
         if cycle.more_body and not cycle.response_complete and not self.pipeline:
-            self._wait()
+            if self._full:  # which was found in its body
+                self.send_400_response(_NO_HTTP)
+            else:
+                self._wait()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin a connection."""
@@ -129,8 +133,7 @@ class Protocol(HttpToolsProtocol):
         if self._rereading:
             return
         if len(self.pipeline) >= AHEAD_MAX:
-            self._full = True
-            self.cycle.keep_alive = False
+            self._end_behind_answers()
             raise OverflowError  # which ends the parser's work
         self._unset_keepalive_if_required()
         before = self.cycle
@@ -156,9 +159,22 @@ class Protocol(HttpToolsProtocol):
         """Refuse what is no HTTP."""
         self._refuse(Problem(400, "bad_request", msg))
 
+    def _end_behind_answers(self) -> None:
+        self._full = True
+        self.cycle.keep_alive = False
+
     def _refuse(self, problem: Problem) -> None:
-        answering = getattr(self.cycle, "response_started", False) and not self.cycle.response_complete
-        if not answering:  # else this would end up in the middle of that answer
+        """Tell what is wrong and end the connection, or end it behind the answers that are owed.
+
+        Before one of those this would be taken for it, though what was asked, a write perhaps, is done.
+        """
+        last: RequestResponseCycle | None = self.cycle
+        if last is not None and last.response_complete:
+            last = None
+        if last is not None and (self.pipeline or not (last.response_started or last.more_body)):
+            self._end_behind_answers()
+            return
+        if last is None or not last.response_started:  # else this would end up in the middle of that answer
             body = body_of(problem, "")
             head = (
                 f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import listening
 from tests.conftest import Serving
-from tests.support.http import save, until_metric
+from tests.support.http import IMAGE, save, until_metric
 from tests.support.server import RunningServer, token
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -114,6 +114,32 @@ async def test_what_is_no_request_is_told_between_two_answers_and_never_within_o
         await reader.readuntil(b"event: version")
         writer.write(b"HELLO\r\n\r\n")
         assert b"400" not in (await reader.read()).partition(b"\n\n")[2]
+        writer.close()
+
+
+async def test_what_is_no_request_is_not_told_in_the_place_of_an_answer_that_is_owed(server: RunningServer) -> None:
+    """A write would be told as refused, and be done: a body that is longer than it says is enough for that."""
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
+    image = json.dumps(IMAGE)
+    write = f"POST /api/images HTTP/1.1\r\nContent-Length: {len(image)}\r\n{who}\r\n{image}"
+    async with asyncio.timeout(10):
+        reader, writer = await connected(server)
+        writer.write(f"GET /api/me HTTP/1.1\r\n{who}\r\n{write}HELLO\r\n\r\n".encode())
+        assert [(await told(reader))[0] for _ in range(2)] == [200, 201]
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_body_that_nobody_can_read_is_refused_in_its_turn(serving: Serving) -> None:
+    who = f"Host: x\r\nAuthorization: Bearer {token('alice')}\r\n"
+    async with serving(event_age_max_s=1) as server, asyncio.timeout(10):
+        reader, writer = await connected(server)
+        writer.write(f"GET /api/events HTTP/1.1\r\n{who}\r\n".encode())
+        await reader.readuntil(b"event: version")
+        writer.write(f"POST /api/sync HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{who}\r\nHELLO\r\n".encode())
+        assert b"400" not in await reader.readuntil(b"\r\n0\r\n\r\n")  # until the stream ends by itself
+        assert (await told(reader))[0] == 400
+        assert await reader.read() == b""
         writer.close()
 
 
