@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gateway.cli.failures import Ended, Failure
 from gateway.ending import orders
 from gateway.settings import Settings
+from replica.ending import to_its_end
 from replica.faults import CRASH_VARIABLE
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ async def database(settings: Settings, *, create: bool = False) -> AsyncIterator
     try:
         yield url
     finally:
-        await server.stop()
+        await to_its_end(server.stop())
 
 
 @asynccontextmanager

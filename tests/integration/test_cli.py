@@ -10,8 +10,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ import psycopg
 import pytest
 from click.testing import Result
 
-from gateway.cli.environment import run
+from gateway.cli.environment import database, run
 from gateway.cli.failures import Ended
 from gateway.ending import orders
+from gateway.settings import Settings
 from primary.embedded import EmbeddedPostgres
 from replica.datadir import Ownership
 from replica.library import connect
@@ -322,6 +325,23 @@ def test_an_order_to_end_that_comes_twice_breaks_off_nothing_that_is_cleared_awa
     with pytest.raises(Ended) as ended:
         run(work())
     assert (cleared, ended.value.exit_code) == ([True], 143)
+
+
+def test_an_order_to_end_that_comes_as_postgres_is_about_to_be_stopped_keeps_nobody_from_it(data_dir: Path) -> None:
+    begun = threading.Event()
+
+    async def work() -> None:
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        assert this is not None
+        async with database(Settings(data_dir=data_dir), create=True):
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            loop.run_in_executor(None, begun.wait)  # so that what stops it has no thread yet
+            loop.call_soon(this.cancel)
+            loop.call_later(0.01, begun.set)
+
+    with pytest.raises(asyncio.CancelledError):
+        run(work())
+    assert not EmbeddedPostgres(data_dir).running()
 
 
 def test_an_order_to_end_is_heard_by_who_gave_it_to_another_for_a_while() -> None:
