@@ -75,8 +75,15 @@ class DataDirectory:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), longest)
 
     def all(self) -> Iterator[Location]:
-        """Go through every replica that there is."""
-        return (Location(path) for path in sorted(self.replicas.glob("??/??/*.db")))
+        """Go through every replica that there is. Raises OSError where it may not be looked."""
+        found = os.walk(self.replicas, onerror=_unless_missing)  # a glob passes over what it may not look into
+        databases = (Path(folder, name) for folder, _, names in found for name in names if name.endswith(".db"))
+        return (Location(path) for path in sorted(databases))
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def remove(path: Path) -> None:

@@ -115,8 +115,8 @@ def locked(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory that may not be looked into; not by its mode, for root may look into all that there is."""
 
     def refusing(ask: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(path: Path, *arguments: Any, **named: Any) -> Any:
-            if data_dir in path.parents:
+        def asked(path: Any, *arguments: Any, **named: Any) -> Any:
+            if data_dir in Path(path).parents:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return ask(path, *arguments, **named)
 
@@ -125,6 +125,7 @@ def locked(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data_dir.mkdir()
     for name in ("stat", "open"):
         monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir))
     return data_dir
 
 
