@@ -42,8 +42,10 @@ async def data_dir(cluster: Path) -> AsyncIterator[Path]:
 def kill(data_dir: Path, order: signal.Signals) -> None:
     found = Postmaster.of(data_dir / "postgres")
     if found is not None:
+        others = psutil.Process(found.pid).children()
         os.kill(found.pid, order)
         wait_for(lambda: Postmaster.of(data_dir / "postgres") is None)
+        assert not psutil.wait_procs(others, timeout=10)[1], "while one of them lives, Postgres does not start again"
 
 
 def wait_for(condition, timeout_s: float = 10) -> None:
