@@ -235,18 +235,18 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
             continue
         await check_fitness(conn, table, await _oid(conn, table))
         await _run(conn, f"LOCK TABLE {table_sql(table)} IN SHARE ROW EXCLUSIVE MODE")
-        before = installed.get(table_sql(table))
+        before, digest = installed.get(table_sql(table)), _digest(table)
         gap = before is not None and not await _at_work(conn, table)
         for statement in capture_sql(table):
             await _run(conn, statement)
-        if gap or before is None or not _same_rows(before, _digest(table)):
+        if gap or before is None or not _same_rows(before, digest):
             await _run(conn, _start_over_sql(table, everybody=gap))
         await conn.execute(
             sa.text(
                 f"INSERT INTO {SCHEMA}.captured VALUES (:name, :digest) "
                 "ON CONFLICT (table_name) DO UPDATE SET digest = excluded.digest"
             ),
-            {"name": table_sql(table), "digest": _digest(table)},
+            {"name": table_sql(table), "digest": digest},
         )
     return sorted(pending)
 

@@ -87,3 +87,8 @@ class InvalidValue(PrimaryError, ValueError):
         super().__init__(f"{field}: {reason}" if field else reason)
         self.field = field
         self.reason = reason
+
+
+def is_told_already(error: BaseException) -> bool:
+    """Tell whether an error needs no line of its own in the log, for who watches the primary writes of what it says."""
+    return isinstance(error, PrimaryUnavailable) and not isinstance(error, PrimarySlow)

@@ -17,14 +17,13 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
-from primary.patience import patience
+from primary.patience import CANCEL_S, patience
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 Texts = tuple[str | None, ...]
 """A row as Postgres writes it: the text of each value, None for NULL."""
 
-_CANCEL_S = 1.0  # what was asked and is not waited for any more must not go on: it may hang on a lock, and so would all
 _ANSWERS = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
@@ -80,8 +79,8 @@ class Line:
     async def _give_up(self) -> None:
         try:
             if self._connection is not None:
-                with suppress(psycopg.Error):
-                    await self._connection.cancel_safe(timeout=_CANCEL_S)
+                with suppress(psycopg.Error):  # what goes on may hang on a lock, and so would all that is asked again
+                    await self._connection.cancel_safe(timeout=CANCEL_S)
         finally:  # also for who does not wait for that either
             await self.close()
 

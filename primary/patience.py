@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-_CANCEL_S = 1.0
+CANCEL_S = 1.0
 """How long Postgres may take to end what it was asked to end; over a link that is alive it is milliseconds."""
 
 
@@ -52,4 +52,4 @@ class patience:  # noqa: N801 - as `asyncio.timeout`, of which it is two in one,
         self._interruptions += 1
         self._task.cancel()
         if self._interruptions == 1:
-            self._timer = asyncio.get_running_loop().call_later(_CANCEL_S, self._interrupt)
+            self._timer = asyncio.get_running_loop().call_later(CANCEL_S, self._interrupt)

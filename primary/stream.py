@@ -17,10 +17,10 @@ import psycopg
 from psycopg import waiting
 
 from primary.lent import Lent
+from primary.patience import CANCEL_S
 
 Rows = list[tuple[Any, ...]]
 
-_CANCEL_S = 1.0  # over a link that is alive it is milliseconds
 _LOOK_UP_S = 1.0  # psycopg's wait is broken off so often; a connection that is cut ends it at once
 
 
@@ -61,7 +61,7 @@ class Stream:
         It does not notice that nobody waits any more while it has nothing to send, as when it waits for a lock itself.
         """
         try:
-            await self._connection.cancel_safe(timeout=_CANCEL_S)
+            await self._connection.cancel_safe(timeout=CANCEL_S)
         except psycopg.Error:
             return False
         return True

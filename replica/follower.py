@@ -23,7 +23,7 @@ from typing import Protocol
 import structlog
 
 from primary.cursor import Cursor
-from primary.errors import PrimaryError, PrimarySlow, PrimaryUnavailable
+from primary.errors import PrimaryError, PrimaryUnavailable, is_told_already
 from primary.tail import Moves, Tail
 from replica.backoff import Backoff
 from replica.ending import cut_off
@@ -288,7 +288,7 @@ class Follower:
             result = await self._store.sync(followed.user, at_least=followed.known(era))
         except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
             followed.fail(self._time())
-            if not isinstance(error, PrimaryUnavailable) or isinstance(error, PrimarySlow):  # others tell of an outage
+            if not is_told_already(error):
                 ours = isinstance(error, PrimaryError | ReplicaUnavailable)
                 _log.warning("follow_failed", error=str(error), exc_info=not ours)
             return

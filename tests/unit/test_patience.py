@@ -26,7 +26,7 @@ async def test_an_answer_that_is_late_is_given_up() -> None:
 
 
 async def test_who_does_not_end_when_interrupted_is_interrupted_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CANCEL_S", 0.05)
+    monkeypatch.setattr(module, "CANCEL_S", 0.05)
     interrupted = 0
 
     async def wait() -> None:

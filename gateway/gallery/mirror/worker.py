@@ -22,12 +22,12 @@ from gateway.gallery.mirror.graphql import Call, MirrorFailure, RowRefused, Serv
 from gateway.gallery.mirror.limits import MirrorLimits
 from gateway.gallery.mirror.sealing import CannotOpen, Sealer
 from gateway.settings import Settings
-from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, PrimarySlow, PrimaryUnavailable
+from primary.errors import MigrationsPending, PrimaryBusy, PrimaryError, is_told_already
 from primary.gallery import outbox
 from primary.gallery.outbox import Taken
 from primary.postgres import Primary
 from replica.backoff import wait_s
-from replica.ending import cut_off
+from replica.ending import beside, cut_off
 
 _log = structlog.get_logger("tidepool.mirror")
 
@@ -163,7 +163,7 @@ class Mirror:
 
     def _tell_trouble(self, error: BaseException) -> None:
         """Log what keeps this from working, once until it works again. What others tell of the primary is known."""
-        known = isinstance(error, PrimaryUnavailable | MigrationsPending) and not isinstance(error, PrimarySlow)
+        known = isinstance(error, MigrationsPending) or is_told_already(error)
         if not self._in_trouble and not known:
             _log.error("mirror_failed", exc_info=error)
         self._in_trouble = True
@@ -182,10 +182,9 @@ async def mirroring(primary: Primary, settings: Settings, limits: MirrorLimits |
     limits = limits or MirrorLimits.of(settings)
     client = UpstreamClient(limits, private_allowed=settings.mirror_private_addresses_allowed)
     mirror = Mirror(primary, Sealer.of(settings), limits, client)
-    task = asyncio.create_task(mirror.run(), name="mirror")
     try:
-        yield
+        async with beside(mirror.run(), "mirror"):
+            yield
     finally:
-        await cut_off({task})
         await mirror.stop()
         await client.close()
