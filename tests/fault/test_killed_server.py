@@ -89,14 +89,30 @@ def _bytes_below(folder: Path) -> int:
     return sum((folder / name).stat().st_size for name in files_of(folder)) if folder.exists() else 0
 
 
-async def _work_until_killed(server: ServerProcess, primary: Primary, user: str, rng: random.Random) -> bool:
-    """Change and sync, over and over; tell whether the end came in the middle of a sync."""
-    while True:
-        await change(primary, user, rows=rng.choice([1, 5, 200]))
-        try:
-            await _ask_for_sync(server, user)
-        except httpx.TransportError as error:
-            return not isinstance(error, httpx.ConnectError)
+class _Work:
+    """Change and sync, over and over, as each of some users, until the server is gone."""
+
+    def __init__(self, server: ServerProcess, primary: Primary, rng: random.Random) -> None:
+        self._server = server
+        self._primary = primary
+        self._rng = rng
+        self._syncing = 0
+        self.begun = asyncio.Event()  # some sync has been asked for, and is not answered
+
+    async def of(self, user: str) -> bool:
+        """Work until the server is killed; tell whether the end came in the middle of a sync."""
+        while True:
+            await change(self._primary, user, rows=self._rng.choice([1, 5, 200]))
+            self._syncing += 1
+            self.begun.set()
+            try:
+                await _ask_for_sync(self._server, user)
+            except httpx.TransportError as error:
+                return not isinstance(error, httpx.ConnectError)
+            finally:
+                self._syncing -= 1
+                if not self._syncing:
+                    self.begun.clear()
 
 
 async def test_a_server_killed_again_and_again_while_it_syncs_never_loses_a_change(
@@ -106,14 +122,18 @@ async def test_a_server_killed_again_and_again_while_it_syncs_never_loses_a_chan
     users = ["ann", "bob", "cy"]
     for user in users:
         await grow(primary, user, 300)
-    died_in_a_sync = 0
-    for _ in range(5):
+    kills = died_in_a_sync = 0
+    while kills < 5 or died_in_a_sync < 3:
+        assert kills < 30, "kills do not hit a sync"
         await server_process.start()
-        working = [asyncio.create_task(_work_until_killed(server_process, primary, user, rng)) for user in users]
+        work = _Work(server_process, primary, rng)
+        working = [asyncio.create_task(work.of(user)) for user in users]
         await asyncio.sleep(0.1 + rng.random() * 0.4)
+        await work.begun.wait()
+        await asyncio.sleep(rng.random() * 0.01)  # the request is on its way, or in the sync, or in the answer
         await server_process.kill()
+        kills += 1
         died_in_a_sync += any(await asyncio.gather(*working))
-    assert died_in_a_sync >= 3, "most kills hit a sync"
     await server_process.start()
     assert not files_of(directory.building)
     for user in users:
