@@ -295,4 +295,4 @@ async def test_whatever_breaks_a_crowd_of_writes_what_was_acknowledged_is_there_
     assert max(saved[prompt] for prompt in saved if prompt != "the next") == 1
     # A test that cannot fail is a defect: it all happened.
     assert len(acknowledged) > 20
-    assert len(broken) > 20
+    assert len(broken) > 5

@@ -94,7 +94,7 @@ async def test_who_reads_in_a_loop_lets_others_in(bay: Bay) -> None:
     for _ in range(1_000):
         await bay.store.read("ann", count_images)
     beside.cancel()
-    assert passes >= 5
+    assert passes > 1
 
 
 async def test_a_read_after_a_sync_sees_it_whoever_reads_beside(bay: Bay) -> None:

