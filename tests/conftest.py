@@ -6,6 +6,7 @@ primary catalog feed store data_dir                        the engine's parts on
 own_postgres      a Postgres of the test's own, to stop and start
 cluster           the data directory of one at rest, to be copied
 proxy             a TCP proxy before the test's database, to cut, stall and deafen
+terminal          programs that the test starts end when their terminal is closed, be the suite run under `nohup`
 seed              for what chance decides, told where the test fails
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -97,6 +99,14 @@ async def primary(database_url: str) -> AsyncIterator[Primary]:
 @pytest.fixture
 def feed(primary: Primary, catalog: Catalog) -> Feed:
     return PostgresFeed(primary, catalog)
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Whoever runs the suite under `nohup` has SIGHUP ignored, and so would have each program that is started here."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

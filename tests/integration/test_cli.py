@@ -280,6 +280,7 @@ def test_a_command_does_not_stop_the_postgres_that_someone_else_uses(tidepool_al
         assert server.running()
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("to_all", [False, True])
 @pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_ended_stops_the_postgres_that_it_started(
@@ -311,6 +312,7 @@ def test_a_command_that_is_ended_stops_the_postgres_that_it_started(
     assert not EmbeddedPostgres(data_dir).running(), said.decode() + (data_dir / "postgres.log").read_text()
 
 
+@pytest.mark.usefixtures("terminal")
 def test_an_order_to_end_that_comes_twice_breaks_off_nothing_that_is_cleared_away() -> None:
     cleared = []
 
