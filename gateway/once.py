@@ -20,9 +20,10 @@ from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Schema
 
 from gateway.answers import Answer
 from gateway.bodies import StrictRequest
+from gateway.openapi import problem_spec
 from gateway.problems import Problem, invalid_request
 from gateway.validation import FieldError
-from primary.errors import PrimaryError
+from primary.errors import PrimaryBusy, PrimaryError, Refused
 from primary.once import Asked, Given, KeyReused, once, sweep
 from primary.postgres import Primary
 from primary.write import Write
@@ -30,6 +31,9 @@ from primary.write import Write
 KEY = "Idempotency-Key"
 KEY_MAX_CHARS = 255  # longer than any UUID or digest that clients make
 SWEEP_INTERVAL_S = 600  # an answer may be kept that much longer; to look costs one read of an index
+
+CONFLICT = problem_spec(409, "constraint_conflict", "note: uq_note_user_id_slug: there is such a row already")
+"""Describes what a write answers where a constraint is in its way, for the ``responses`` of a route."""
 
 _KEY = KEY.lower().encode()
 _AGAIN = (b"idempotent-replayed", b"true")
@@ -58,8 +62,8 @@ class Writes:
     async def answer(self, request: StrictRequest, work: Work, *, conditional: bool = False) -> Answer:
         """Do the work in one transaction and answer with its ``version``, or as the same request was answered before.
 
-        Raises what the work raises, and a `Problem`: 422 for a key that is none, or is another request's, and for an
-        If-Match unless the route is ``conditional`` and looks at it.
+        Raises what the work raises, as `primary.once.once` does, and a `Problem`: 422 for a key that is none, or is
+        another request's, and for an If-Match unless the route is ``conditional`` and looks at it.
         """
         if not conditional and any(name == b"if-match" for name, _ in request.scope["headers"]):
             # Who sends it expects that nothing is done to what has changed meanwhile.
@@ -77,6 +81,13 @@ class Writes:
         except KeyReused as error:
             errors = [FieldError(KEY, "was given with another request before")]
             raise Problem(422, "idempotency_key_reused", str(error), hint=error.hint, errors=errors) from None
+        except Refused as error:
+            route = request.scope.get("path_template")
+            _log.info("refused", route=route, table=error.table, field=error.field, postgres=error.said)
+            raise
+        except PrimaryBusy as error:
+            _log.warning("given_up", route=request.scope.get("path_template"), postgres=str(error))
+            raise
         return Answer.json(given.body, status=given.status, headers=[_AGAIN] if given.again else [])
 
 

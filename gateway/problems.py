@@ -23,6 +23,7 @@ from gateway.auth.tokens import KeysUnavailable, Unauthenticated
 from gateway.observe.request_ids import request_id_of
 from gateway.validation import FieldError, errors_of
 from primary.errors import (
+    Conflict,
     EpochMismatch,
     InvalidCursor,
     InvalidValue,
@@ -197,6 +198,9 @@ _TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         503, "read_timeout", "the read took too long and was stopped", hint=error.hint, headers=_UNAVAILABLE
     ),
     InvalidValue: _of_value,
+    Conflict: lambda error: Problem(
+        409, "constraint_conflict", str(error), hint=error.hint, errors=[FieldError(error.field, error.reason)]
+    ),
     InvalidCursor: lambda error: Problem(422, "invalid_cursor", str(error), hint=error.hint),
     EpochMismatch: lambda error: Problem(
         409,

@@ -10,7 +10,9 @@ PrimaryError
 ├── UnsupportedDeclaration  a table cannot be synced as it is declared
 ├── InvalidCursor           a text is not a cursor
 ├── EpochMismatch           two cursors do not belong to the same primary
-└── InvalidValue            Postgres refused a value; names the field
+└── Refused                 Postgres refused what was to be written; names the rule
+    ├── InvalidValue        for what it is: too long, missing, against a check
+    └── Conflict            for what is there: a key that is taken, a row that is referred to
 """
 
 from __future__ import annotations
@@ -77,16 +79,29 @@ class EpochMismatch(PrimaryError):
     hint = "Forget the old cursor and read again without it."
 
 
-class InvalidValue(PrimaryError, ValueError):
-    """Postgres refused a value.
+class Refused(PrimaryError):
+    """Postgres refused what was to be written; nothing was.
 
-    ``field`` is the column's name, or empty where Postgres does not say which it was.
+    ``field`` is the constraint's name or the column's, ``table`` the table's; each is empty where Postgres does not
+    say it. None of it holds a value, nor does ``reason``. ``said`` may: it is what Postgres said, for the log alone.
     """
 
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}" if field else reason)
+    def __init__(self, field: str, reason: str, *, table: str = "", said: str = "") -> None:
+        super().__init__(": ".join(filter(None, (table, field, reason))))
         self.field = field
         self.reason = reason
+        self.table = table
+        self.said = said
+
+
+class InvalidValue(Refused, ValueError):
+    """Postgres refused a value."""
+
+
+class Conflict(Refused):
+    """Postgres refused a row for others that are there, or are not."""
+
+    hint = "Read again what there is: change what you write, or what is in its way."
 
 
 def is_told_already(error: BaseException) -> bool:

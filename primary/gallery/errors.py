@@ -95,18 +95,10 @@ class OrderIncomplete(GalleryError):
         self.missing = missing
 
 
-_TABLES = ("image_activity", "image_event", "image_edit", "image", "album_image", "album", "profile")  # longest first
-
-
 def refused(error: InvalidValue) -> InvalidRecord:
     """Give the fault of a record that the database found: its check constraints are named after table and column.
 
-    >>> refused(InvalidValue("ck_album_image_caption", "…")).faults
-    (Fault(field='caption', reason='is refused by the database'),)
+    >>> refused(InvalidValue("ck_album_image_caption", "breaks a rule", table="album_image")).faults
+    (Fault(field='caption', reason='breaks a rule'),)
     """
-    field = error.field
-    for table in _TABLES:
-        if field.startswith(f"ck_{table}_"):
-            field = field.removeprefix(f"ck_{table}_")
-            break
-    return InvalidRecord([Fault(field, "is refused by the database")])
+    return InvalidRecord([Fault(error.field.removeprefix(f"ck_{error.table}_"), error.reason)])

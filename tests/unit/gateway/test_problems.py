@@ -20,7 +20,15 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.middleware import Observe
 from gateway.problems import MEDIA_TYPE, Problem, answer
 from gateway.validation import FieldError
-from primary.errors import EpochMismatch, InTheWay, InvalidCursor, InvalidValue, MigrationsPending, PrimaryUnavailable
+from primary.errors import (
+    Conflict,
+    EpochMismatch,
+    InTheWay,
+    InvalidCursor,
+    InvalidValue,
+    MigrationsPending,
+    PrimaryUnavailable,
+)
 from replica.errors import ReadTimeout, ReplicaUnavailable
 
 BODY_MAX_BYTES = 1_000_000
@@ -51,6 +59,7 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "replica": (ReplicaUnavailable("/data/replicas/ab/cd.db is broken"), 503, "replica_unavailable"),
     "slow": (ReadTimeout(), 503, "read_timeout"),
     "value": (InvalidValue("seed", "is out of range"), 422, "invalid_request"),
+    "conflict": (Conflict("uq_note", "is there", said="SELECT"), 409, "constraint_conflict"),
     "cursor": (InvalidCursor("'x' is not a cursor"), 422, "invalid_cursor"),
     "epoch": (EpochMismatch("a and b"), 409, "cursor_epoch_changed"),
     "busy": (TooManyRequestsException(), 429, "too_many_requests"),
