@@ -233,7 +233,7 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
     for table in catalog:
         if table_sql(table) not in pending:
             continue
-        await check_fitness(conn, table, await _oid(conn, table))
+        await check_fitness(conn, table, table_sql(table))
         await _run(conn, f"LOCK TABLE {table_sql(table)} IN SHARE ROW EXCLUSIVE MODE")
         before, digest = installed.get(table_sql(table)), _digest(table)
         gap = before is not None and not await _at_work(conn, table)

@@ -22,13 +22,16 @@ SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_inherits AS i WHERE c.oid IN (
       SELECT FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
       JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
       WHERE k.place <= i.indnkeyatts AND a.attname <> ALL (:identifying))) AS told_apart
-FROM pg_class AS c WHERE c.oid = :table""")
+FROM pg_class AS c WHERE c.oid = to_regclass(:table)""")
 
 
-async def check_fitness(conn: AsyncConnection, table: SyncedTable, oid: int | None) -> None:
-    """Raise `UnsupportedDeclaration` where changes of the table could go by uncaptured, or rows be mixed up."""
+async def check_fitness(conn: AsyncConnection, table: SyncedTable, name: str) -> None:
+    """Raise `UnsupportedDeclaration` where changes of the table could go by uncaptured, or rows be mixed up.
+
+    ``name`` is the table's in SQL.
+    """
     identifying = [table.owner, *table.key]
-    found = (await conn.execute(_LOOK, {"table": oid, "identifying": identifying})).one_or_none()
+    found = (await conn.execute(_LOOK, {"table": name, "identifying": identifying})).one_or_none()
     if found is None:  # there is no such table, which who locks it is told
         return
     if found.in_parts:

@@ -28,6 +28,7 @@ from primary.capture import SCHEMA, capture_pending, engine_tables, install_capt
 from primary.declaration import Catalog
 from primary.driver_errors import translate
 from primary.errors import NotAllowed, PrimaryError, PrimaryUnavailable
+from primary.fitness import check_fitness
 from primary.postgres import Primary
 
 VERSION_TABLE = "alembic_version"
@@ -59,8 +60,8 @@ async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
 
     The steps of the chain are followed by the triggers of every table of ``catalog`` that has not got them as
     its declaration has them now. Raises `PrimaryUnavailable`, `UnknownRevision` when the database is
-    ahead of this program, `StepFailed`, `NotAsDeclared` when no step makes what is declared, `OtherSchema`, and
-    `NotAllowed`.
+    ahead of this program, `StepFailed`, `NotAsDeclared` when no step makes what is declared, `OtherSchema`,
+    `UnsupportedDeclaration` for a table that cannot be captured as it is in the database, and `NotAllowed`.
     """
     async with primary.transaction(_MIGRATION_MAX_S) as conn:
         await conn.execute(sa.select(sa.func.set_config("statement_timeout", "0", True)))  # a role may have one
@@ -74,12 +75,19 @@ async def migrate(primary: Primary, catalog: Catalog) -> list[str]:
 
 
 async def pending(primary: Primary, catalog: Catalog) -> list[str]:
-    """Say what `migrate` would do, and [] when it has nothing to do. Raises as `migrate` does."""
+    """Say what `migrate` would do, and [] when it has nothing to do. Raises as `migrate` does.
+
+    But while steps are to be done, nothing is said of the tables: what they lack may come with the steps.
+    """
     async with primary.transaction() as conn:
         steps = await conn.run_sync(_steps_to_do)
         if not steps:
             await check_as_declared(conn, catalog)
-        return steps + _told(await _captures_to_do(conn, catalog))
+        captures = await _captures_to_do(conn, catalog)
+        for table in catalog:
+            if not steps and table_sql(table) in captures:
+                await check_fitness(conn, table, table_sql(table))
+        return steps + _told(captures)
 
 
 async def write_step(primary: Primary, message: str, declared: Sequence[sa.MetaData]) -> str:

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from primary.as_declared import NotAsDeclared, OtherSchema
 from primary.capture import SCHEMA, engine_tables, install_capture
 from primary.declaration import Catalog, synced
-from primary.errors import InTheWay, NotAllowed
+from primary.errors import InTheWay, NotAllowed, UnsupportedDeclaration
 from primary.gallery.tables import catalog, metadata
 from primary.migrate import (
     _LOCK,
@@ -382,6 +382,24 @@ async def test_what_is_declared_and_made_by_no_step_is_named(primary: Primary, d
         with pytest.raises(NotAsDeclared, match=told) as refused:
             await attempt(primary, catalog)
         assert "step" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("drift", "told"),
+    [
+        ("ALTER TABLE album_image DROP CONSTRAINT pk_album_image CASCADE", "album_image: nothing .* its key is unique"),
+        ("ALTER TABLE image_edit SET UNLOGGED", "image_edit: it is unlogged or temporary"),
+    ],
+)
+async def test_a_table_that_cannot_be_captured_is_named_before_anything_is_done(
+    primary: Primary, drift: str, told: str
+) -> None:
+    await execute(primary, f"{drift}; DELETE FROM {SCHEMA}.captured")
+    before = await description(primary)
+    for attempt in (pending, migrate):
+        with pytest.raises(UnsupportedDeclaration, match=told):
+            await attempt(primary, catalog)
+    assert await description(primary) == before
 
 
 async def test_a_column_may_be_of_a_domain_and_there_may_be_others_beside_it(primary: Primary) -> None:
