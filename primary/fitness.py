@@ -9,7 +9,8 @@ from primary.declaration import SyncedTable
 from primary.errors import UnsupportedDeclaration
 
 _LOOK = sa.text("""
-SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_inherits AS i WHERE c.oid IN (i.inhparent, i.inhrelid)) AS in_parts,
+SELECT c.relkind NOT IN ('r', 'p') AS no_table,
+  c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits AS i WHERE c.oid IN (i.inhparent, i.inhrelid)) AS in_parts,
   c.relpersistence <> 'p' AS fleeting,
   row_security_active(c.oid) AS veiled,
   (SELECT array_agg(a.attname ORDER BY a.attname)
@@ -34,6 +35,11 @@ async def check_fitness(conn: AsyncConnection, table: SyncedTable, name: str) ->
     found = (await conn.execute(_LOOK, {"table": name, "identifying": identifying})).one_or_none()
     if found is None:  # there is no such table, which who locks it is told
         return
+    if found.no_table:
+        raise UnsupportedDeclaration(
+            f"{table.name}: it is a view, or else no table of this database, and no change of it can be captured",
+            hint="Declare the tables that it shows.",
+        )
     if found.in_parts:
         raise UnsupportedDeclaration(
             f"{table.name}: it is partitioned or inherits, and what is written to a part directly goes by"

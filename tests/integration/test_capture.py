@@ -664,6 +664,7 @@ async def test_a_table_with_rows_joins_later_and_its_rows_are_in_every_new_repli
 
 
 UNFIT = {
+    "a view": ("CREATE VIEW unfit AS SELECT 'ann' AS user_id, 1 AS id", "it is a view"),
     "partitioned": (
         "CREATE TABLE unfit (user_id text, id integer, PRIMARY KEY (user_id, id)) PARTITION BY HASH (user_id)",
         "it is partitioned or inherits",
