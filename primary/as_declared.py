@@ -27,7 +27,8 @@ class OtherSchema(PrimaryError):
 # Of a domain, what it is a domain of.
 _COLUMNS = sa.text("""
 SELECT asked.name AS table_name, to_regclass(asked.found_by) IS DISTINCT FROM a.attrelid::regclass AS passed_by,
-  a.attname AS name, t.typname AS kind, t.typcategory AS category, format_type(a.atttypid, NULL) AS type
+  a.attname AS name, a.attnotnull OR d.typnotnull AS required,
+  t.typname AS kind, t.typcategory AS category, format_type(a.atttypid, NULL) AS type
 FROM unnest(:names, :found_by) AS asked (name, found_by)
 JOIN pg_attribute AS a ON a.attrelid = to_regclass(asked.name) AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type AS d ON d.oid = a.atttypid
@@ -37,7 +38,7 @@ JOIN pg_type AS t ON t.oid = CASE d.typtype WHEN 'd' THEN d.typbasetype ELSE d.o
 
 
 async def check_as_declared(conn: AsyncConnection, catalog: Catalog) -> None:
-    """Raise `NotAsDeclared` where a table, or a column, is not there or of another type; `OtherSchema`.
+    """Raise `NotAsDeclared` where a table, or a column, is not there, of another type, or may be NULL; `OtherSchema`.
 
     What is there and not declared is nobody's matter here.
     """
@@ -72,4 +73,11 @@ def _check(table: SyncedTable, there: dict[str, sa.Row[tuple[object, ...]]]) -> 
         raise NotAsDeclared(
             f"{table.name}: in the database its columns are of other types: {', '.join(other)}",
             hint="Declare them as they are there, or write a step that changes them.",
+        )
+    # Of the key's, `primary.fitness` says more.
+    required = (column.name for column in table.columns if not column.nullable and column.name not in table.key)
+    if optional := sorted(name for name in required if not there[name].required):
+        raise NotAsDeclared(
+            f"{table.name}: in the database these columns may be NULL, as is not declared: {', '.join(optional)}",
+            hint="A replica takes no NULL there: declare them nullable, or write a step that sets them NOT NULL.",
         )

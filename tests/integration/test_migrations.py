@@ -374,6 +374,10 @@ async def test_a_right_that_a_role_lacks_is_not_told_as_a_fault_of_a_step(empty_
             "album: in .* of other types: created_at is timestamp without time zone, row_version is numeric",
         ),
         ("ALTER TABLE image_edit ALTER old_value TYPE text", "image_edit: in .* of other types: old_value is text"),
+        (
+            "ALTER TABLE album ALTER title DROP NOT NULL, ALTER created_at DROP NOT NULL",
+            "album: in the database these columns may be NULL, .*: created_at, title",
+        ),
     ],
 )
 async def test_what_is_declared_and_made_by_no_step_is_named(primary: Primary, drift: str, told: str) -> None:
@@ -405,7 +409,8 @@ async def test_a_table_that_cannot_be_captured_is_named_before_anything_is_done(
 async def test_a_column_may_be_of_a_domain_and_there_may_be_others_beside_it(primary: Primary) -> None:
     await execute(
         primary,
-        "CREATE DOMAIN title AS varchar(255); ALTER TABLE album ALTER title TYPE title, ADD colour text, "
+        "CREATE DOMAIN title AS varchar(255) NOT NULL; "
+        "ALTER TABLE album ALTER title TYPE title, ALTER title DROP NOT NULL, ADD colour text, "
         "ALTER row_version TYPE integer",
     )
     assert await pending(primary, catalog) == []
