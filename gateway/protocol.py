@@ -147,6 +147,8 @@ class Protocol(HttpToolsProtocol):
         scope[ABORT] = self.transport.abort
         self._outgoing.begin()
         scope[WHOLE] = partial(self._outgoing.send, self.cycle)
+        if not self.cycle.keep_alive:
+            self.cycle.transport = _Parting(self, self.cycle)
         if scope["http_version"] == "1.0":
             self.cycle.send = _in_one_piece(self.cycle)  # type: ignore[method-assign,assignment]
 
@@ -158,6 +160,15 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
         self._refuse(Problem(400, "bad_request", msg))
+
+    def part(self) -> None:
+        """End the connection behind an answer that has come before the end of its request, when all of that was sent.
+
+        Who sends to a socket that is closed is told of a reset, and many a client then does not look for an answer. So
+        what comes is read still and dropped, until the client leaves, for as long as the next request is waited for.
+        """
+        self._full = True
+        self.transport.write_eof()
 
     def _end_behind_answers(self) -> None:
         self._full = True
@@ -182,6 +193,24 @@ class Protocol(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+class _Parting(asyncio.Transport):
+    """The transport as an answer has it that ends its connection."""
+
+    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
+        self._protocol: Protocol = weakref.proxy(protocol)  # both hold this: a request is freed when it ends
+        self._cycle: RequestResponseCycle = weakref.proxy(cycle)
+        self.write = protocol.transport.write  # type: ignore[method-assign]
+        self.writelines = protocol.transport.writelines  # type: ignore[method-assign]
+        self.is_closing = protocol.transport.is_closing  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """End the connection; behind a whole answer so that the client comes to hear it."""
+        if self._cycle.response_complete and self._cycle.more_body:
+            self._protocol.part()
+        else:
+            self._protocol.transport.close()
 
 
 def _in_one_piece(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any, Any, None]]:

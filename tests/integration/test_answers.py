@@ -143,6 +143,45 @@ async def test_a_body_that_nobody_can_read_is_refused_in_its_turn(serving: Servi
         writer.close()
 
 
+@pytest.mark.parametrize(("version", "header"), [("1.1", "Connection: close\r\n"), ("1.0", "")])
+@pytest.mark.parametrize(("user", "status"), [("alice", 413), ("nobody", 401)])
+async def test_who_sends_a_body_that_is_refused_can_send_all_of_it(
+    serving: Serving, version: str, header: str, user: str, status: int
+) -> None:
+    """Python's own client, and a proxy that speaks HTTP/1.0, look for an answer when they have."""
+    size = 8 << 20  # more than the system takes for who does not read
+    who = f"Host: x\r\nAuthorization: Bearer {token(user) if user == 'alice' else 'none'}\r\n"
+    async with serving(request_body_max_bytes=1 << 20) as server, asyncio.timeout(20):
+        reader, writer = await connected(server)
+        writer.write(f"POST /api/images HTTP/{version}\r\n{header}{who}Content-Length: {size}\r\n\r\n".encode())
+        assert (await told(reader))[0] == status
+        assert await reader.read() == b""
+        writer.write(b"x" * size)
+        writer.transport.set_write_buffer_limits(0)
+        await writer.drain()  # raises where the server has gone
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_who_never_ends_sending_what_was_refused_is_not_listened_to_for_ever(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def send_on() -> None:
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.3)
+    async with serving() as server, asyncio.timeout(10):
+        reader, writer = await connected(server)
+        writer.write(b"POST /api/images HTTP/1.0\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert (await told(reader))[0] == 401
+        with pytest.raises(ConnectionError):
+            await send_on()
+        writer.close()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("parts", [1, 2, 40])
 async def test_a_body_is_read_though_another_protocol_is_offered(

@@ -27,6 +27,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.closed = False
+        self.ended = False
 
     def write(self, data: bytes) -> None:
         self.sent.append(data)
@@ -39,6 +40,9 @@ class Wire:
 
     def close(self) -> None:
         self.closed = True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def get_extra_info(self, _: str) -> None:
         return None
@@ -132,6 +136,19 @@ async def test_a_connection_is_kept_or_ended_as_the_client_has_it() -> None:
             assert len(await connection.ask()) == 2
 
 
+async def test_an_answer_that_comes_before_the_end_of_its_request_has_the_rest_read() -> None:
+    for method in ("POST", "HEAD"):  # the latter goes the ordinary way
+        connection = Connection(of(2))
+        sent = b"".join(await connection.ask(method, headers="Connection: close\r\nContent-Length: 9\r\n"))
+        assert b"connection: close" in sent
+        assert (connection.wire.ended, connection.wire.closed) == (True, False)
+        connection.protocol.data_received(b"123456789")
+        connection.begin()
+        assert not connection.state.tasks, "nothing is begun behind it"
+        connection.protocol.shutdown()
+        assert connection.wire.closed
+
+
 async def test_an_answer_to_head_goes_the_ordinary_way() -> None:
     sent = b"".join(await Connection(of(7)).ask("HEAD"))
     assert sent.endswith(b"content-length: 7\r\n\r\n")
@@ -181,11 +198,12 @@ async def test_a_request_is_freed_when_it_ends() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])  # the latter is what nginx speaks with whom it stands before
-async def test_a_request_is_freed_with_its_connection(version: str) -> None:
+@pytest.mark.parametrize("headers", ["", "Content-Length: 9\r\n"])
+async def test_a_request_is_freed_with_its_connection(version: str, headers: str) -> None:
     connection = Connection(of(7), lambda app: Observe(app, Metrics()))
     gc.disable()
     try:
-        await connection.ask(version=version)
+        await connection.ask(version=version, headers=headers)
         connection.protocol.connection_lost(None)
         cycle = weakref.ref(connection.protocol.cycle)
         del connection
