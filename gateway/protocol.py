@@ -96,7 +96,8 @@ class Protocol(HttpToolsProtocol):
         To the parser all that follows is of that protocol, the request's body too. So another parser is told how long
         the body is. (Uvicorn leaves it out, and would read it as the next request.)
         """
-        framing = [each for each in self.headers if each[0] in (b"content-length", b"transfer-encoding")]
+        headers = self.cycle.scope["headers"]
+        framing = [each for each in headers if each[0] in (b"content-length", b"transfer-encoding")]
         if framing:
             self.cycle.more_body = True
             self.parser = HttpRequestParser(self)
@@ -138,6 +139,7 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         before = self.cycle
         super().on_headers_complete()
+        self.headers = []  # what follows a body in chunks is no header of the request, which may be under way by then
         if self.pipeline:
             self._before.append(before)
         elif self._before:

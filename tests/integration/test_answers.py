@@ -182,6 +182,18 @@ async def test_who_never_ends_sending_what_was_refused_is_not_listened_to_for_ev
         writer.close()
 
 
+async def test_what_follows_a_body_is_no_header_of_its_request(server: RunningServer) -> None:
+    """Whether it was taken for one depended on when it came."""
+    begun = b"POST /api/sync HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    behind = f"Authorization: Bearer {token('alice')}\r\n\r\n".encode()
+    async with asyncio.timeout(10):
+        reader, writer = await connected(server)
+        for _ in range(2):
+            writer.write(begun + behind)
+            assert (await told(reader))[0] == 401
+        writer.close()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("parts", [1, 2, 40])
 async def test_a_body_is_read_though_another_protocol_is_offered(
