@@ -10,6 +10,7 @@ from typing import TypeVar
 import aiosqlite
 import apsw
 
+from replica.ending import to_its_end
 from replica.library import connect
 
 T = TypeVar("T")
@@ -46,13 +47,23 @@ class Writer(aiosqlite.Connection):
     async def open(cls, uri: str, *pragmas: str) -> Writer:
         """Open a file for writing; the mode of its URI says whether it is made if there is none."""
         writer = cls(lambda: connect(uri), iter_chunk_size=64)  # type: ignore[arg-type,return-value]  # see above
-        await writer
         try:
+            await to_its_end(writer._begin())
             await writer.run(lambda connection: set_up(connection, pragmas))
         except BaseException:
             await writer.close()
             raise
         return writer
+
+    async def _begin(self) -> None:
+        await self
+
+    async def close(self) -> None:
+        """Close the connection and end its thread, which may be at work still, however often the caller is cancelled.
+
+        A thread that outlived the event loop would have nobody to tell what came of it.
+        """
+        await to_its_end(super().close())
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
         """Run ``work`` on the connection, in its thread.

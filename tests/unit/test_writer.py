@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import apsw
+import pytest
 
+from replica.library import connect
 from replica.location import Location
 from replica.writer import WRITE_PRAGMAS, Writer, narrow, widen
 
@@ -64,3 +67,39 @@ async def test_what_is_under_way_is_broken_off_when_its_caller_leaves(tmp_path: 
             assert await writer.run(put_right) == 0
     finally:
         await writer.close()
+
+
+@pytest.mark.parametrize("when", ["it opens", "it closes"])
+async def test_whoever_is_cancelled_waits_until_the_thread_is_at_work_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It would end after the event loop, and say so with a traceback."""
+    at_work, go_on = threading.Event(), threading.Event()
+    ending: asyncio.Task[Writer] | asyncio.Task[None]
+
+    def wait(*_: object) -> None:
+        at_work.set()
+        go_on.wait(20)
+
+    def slowly(uri: str) -> apsw.Connection:
+        wait()
+        return connect(uri)
+
+    uri = Location(tmp_path / "a.db").uri("rwc")
+    if when == "it opens":
+        monkeypatch.setattr("replica.writer.connect", slowly)
+        ending = asyncio.create_task(Writer.open(uri))
+    else:
+        writer = await Writer.open(uri)
+        working = asyncio.create_task(writer.run(wait))
+        await asyncio.sleep(0)
+        ending = asyncio.create_task(writer.close())
+        working.cancel()
+    assert await asyncio.to_thread(at_work.wait, 20)
+    for _ in range(3):
+        ending.cancel()
+        await asyncio.wait([ending], timeout=0.01)
+        assert not ending.done()
+    go_on.set()
+    await asyncio.wait([ending])
+    assert ending.cancelled()
