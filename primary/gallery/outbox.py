@@ -265,17 +265,19 @@ WHERE %(user)s::text IS NULL OR u.user_id = %(user)s ORDER BY u.user_id"""
 
 _LOCK_WAIT = "SET LOCAL lock_timeout = '200ms'"  # less than it takes Postgres to look for a deadlock: we give way
 _SHOWN_BY_US = "SELECT FROM upstream WHERE user_id = %(user)s FOR NO KEY UPDATE SKIP LOCKED"
+_IS_SHOWN = "SELECT FROM upstream WHERE user_id = %(user)s"
 
 
 async def show(primary: Primary, user: str) -> bool:
     """Bring what the user sees up to date: one row of the synced table, and none if it is as it was.
 
-    Gives False where somebody else is at it, or at the user's rows: try again later. Raises `PrimaryUnavailable`.
+    Gives False where somebody else is at it, or at the user's rows: try again later. Who has forgotten the settings
+    meanwhile is shown nothing. Raises `PrimaryUnavailable`.
     """
     async with _asking(primary) as connection, connection.transaction():
         await connection.execute(_LOCK_WAIT)
         if await (await connection.execute(_SHOWN_BY_US, {"user": user})).fetchone() is None:
-            return False
+            return await (await connection.execute(_IS_SHOWN, {"user": user})).fetchone() is None
         # After the lock, with a snapshot of its own: what is counted is never older than what is shown.
         await connection.execute(SHOW, {"user": user})
     return True

@@ -256,6 +256,35 @@ async def test_turned_off_nothing_is_told_and_what_waited_is_dropped(gallery: Ga
     assert server.calls == [("imageUpdate", "7", 30)]
 
 
+async def test_who_forgets_the_settings_during_a_delivery_is_not_looked_after_for_ever(
+    gallery: Gallery, server: Stash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await mirrored_image(gallery, server)
+    forgotten, over = asyncio.Event(), asyncio.Event()
+    show = outbox.show
+
+    async def noted(primary: Primary, user: str) -> bool:
+        shown = await show(primary, user)
+        if shown and forgotten.is_set():
+            over.set()
+        return shown
+
+    async def late(stash: Stash, writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+        await forgotten.wait()
+        await behaviours.answer(stash, writer, request)
+
+    monkeypatch.setattr(outbox, "show", noted)
+    server.fail(late)
+    async with delivering(gallery.primary):
+        await gallery.rate("ada", image, 80)
+        await server.until(lambda: server.under_way == 1)
+        async with writing(gallery.primary, "ada") as write:
+            await upstreams.forget(write)
+        forgotten.set()
+        async with asyncio.timeout(10):
+            await over.wait()
+
+
 # ── When it fails ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
