@@ -87,6 +87,10 @@ class Followed:
             return False
         return self.target is None or now - self.behind_since <= LAG_MAX_S
 
+    def is_idle(self, since: float) -> bool:
+        """Say whether nobody has read it since then, and nobody listens."""
+        return self.read_at < since and not self.streams
+
     def heat(self) -> tuple[bool, float]:
         """Give what sorts the hottest first: those whom someone listens to, then those who were read last."""
         return self.streams == 0, -self.read_at

@@ -181,12 +181,21 @@ class Follower:
         return followed
 
     def _tidy(self, now: float) -> None:
-        """Let go of those who were not read for long, and try again to bring those who could not be brought."""
+        """Let go of those who were not read for long, and try again to bring those who could not be brought.
+
+        Where more moves than can be synced, the coldest may wait for ever: they are let go, too, and the others wait in
+        the order of how hot they are by now.
+        """
         oldest = now - self._limits.follow_idle_s
+        due, self._due = sorted(self._due), []
+        for *_, followed in due:
+            followed.waiting = False
+            if not followed.is_idle(oldest):
+                self._put(followed)
         for followed in [*self._followed.values()]:
             if followed.waiting:
                 continue
-            if followed.read_at < oldest and not followed.streams:
+            if followed.is_idle(oldest):
                 del self._followed[followed.user]
             elif self._hears(now) and followed.lacks(self._joinable()) and now >= followed.unbrought_until:
                 self._schedule(followed)

@@ -394,6 +394,27 @@ async def test_the_hottest_are_synced_first_and_no_more_than_the_bound_at_once()
             assert subject.store.most_at_once == 2
 
 
+async def test_who_begins_to_listen_while_a_sync_is_due_comes_before_who_was_read_later():
+    async with harness(follow_concurrency=1) as subject:
+        await subject.follow("ada", "bob", "eve")
+        await subject.look(reset=True)
+        for user in ("ada", "bob", "eve"):
+            subject.now += 0.01
+            await subject.follow(user)
+        subject.store.synced.clear()
+        subject.store.gate.clear()
+        await subject.look(eve=subject.move("eve", 2))
+        await subject.look(ada=subject.move("ada", 2), bob=subject.move("bob", 2))
+        with subject.follower.stream("ada"):
+            subject.now += 2
+            subject.follower.serves("bob")  # is read once more
+            await subject.look()
+            await subject.look()
+            subject.store.gate.set()
+            await subject.settle(lambda: len(subject.store.synced) == 3)
+        assert subject.store.synced == ["eve", "ada", "bob"]
+
+
 # ── Silence ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -623,6 +644,23 @@ async def test_who_is_not_read_for_long_is_let_go_and_with_the_last_one_the_tail
     assert not ada.follower.serves("ada"), "it begins anew"
     await ada.look(reset=True)
     assert ada.follower.serves("ada")
+
+
+async def test_who_is_not_read_for_long_is_let_go_though_a_sync_is_due_for_which_there_is_no_time():
+    async with harness(follow_concurrency=1) as subject:
+        await subject.follow("ada", "bob")
+        await subject.look(reset=True)
+        subject.store.synced.clear()
+        subject.store.gate.clear()
+        await subject.look(ada=subject.move("ada", 2))
+        await subject.look(bob=subject.move("bob", 2))
+        subject.now += 70
+        await subject.look()
+        await subject.look()
+        assert subject.follower.counts().followed == 1, "the one whose sync is under way"
+        subject.store.gate.set()
+        await subject.settle()
+        assert subject.store.synced == ["ada"]
 
 
 async def test_who_listens_is_not_let_go_and_for_a_while_after_neither(ada: Harness):
