@@ -104,7 +104,11 @@ class Primary:
             open=False,
         )
         self._engine: AsyncEngine = create_async_engine(
-            "postgresql+psycopg://", poolclass=NullPool, async_creator=self._hand, use_native_hstore=False
+            "postgresql+psycopg://",
+            poolclass=NullPool,
+            async_creator=self._hand,
+            use_native_hstore=False,
+            query_cache_size=0,  # it would fill with Alembic's statements, which are of another table each time: 15 MB
         )
 
     @property
