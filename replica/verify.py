@@ -1,7 +1,8 @@
 """Comparing replicas with the primary, row by row.
 
 A replica at cursor V is compared with the primary as of now: every row that did not change since V must be the same
-on both sides, and rows that did are left out on both. So a server may run meanwhile, and nothing is written.
+on both sides, and rows that did are left out on both. So a server may run meanwhile, and no replica is written to.
+(SQLite makes the index of a log beside each that it opens; who opens the replica to write takes it away.)
 """
 
 from __future__ import annotations
