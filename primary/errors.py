@@ -38,7 +38,10 @@ class PrimaryUnavailable(PrimaryError):
 class PrimarySlow(PrimaryUnavailable):
     """The primary database took too long, and was told to stop."""
 
-    hint = "Ask for less at once; what takes long on an idle machine too will not get better by trying again."
+    hint = (
+        "Ask for less at once, or end the open transaction that holds what it needs; "
+        "what takes long on an idle machine too will not get better by trying again."
+    )
 
 
 class PrimaryBusy(PrimaryUnavailable):
