@@ -190,17 +190,19 @@ def _mark(table: SyncedTable, rows: str) -> str:
   ON CONFLICT (user_id, table_name, row_key) DO UPDATE SET version = excluded.version, deleted = excluded.deleted;"""
 
 
-def _digest(table: SyncedTable) -> str:
-    """Give what tells the table's triggers, and behind a dot what of its rows travels, from others."""
+def _digests(table: SyncedTable) -> dict[str, str]:
+    """Give what tells the table's triggers from others, and what of its rows travels; by what `captured` has it under.
+
+    They are apart there because nodes of 0.10.0, which know of the first alone, are to find it as they would write it.
+    """
     triggers = "\n".join([_REFUSE_TRUNCATE, *capture_sql(table)])
     rows = "\n".join([table.owner, *table.key, *(f"{each.name} {each.mapping.wire}" for each in table.columns)])
-    return ".".join(hashlib.sha256(text.encode()).hexdigest() for text in (triggers, rows))
+    texts = {table_sql(table): triggers, _rows_of(table): rows}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
-def _same_rows(installed: str, declared: str) -> bool:
-    """Tell whether what travelled travels now; of what was installed before this was noted, nobody knows otherwise."""
-    before = installed.partition(".")[2]
-    return before in {"", declared.partition(".")[2]}
+def _rows_of(table: SyncedTable) -> str:
+    return f"rows of {table_sql(table)}"
 
 
 async def _run(conn: AsyncConnection, statement: str) -> None:
@@ -208,13 +210,19 @@ async def _run(conn: AsyncConnection, statement: str) -> None:
 
 
 async def capture_pending(conn: AsyncConnection, catalog: Catalog) -> list[str]:
-    """Name the synced tables whose triggers are not at work as they are declared (schema.name)."""
+    """Name the synced tables whose triggers are not at work, or not noted, as they are declared (schema.name)."""
     installed = await _installed(conn)
     return [
         table_sql(table)
         for table in catalog
-        if installed.get(table_sql(table)) != _digest(table) or not await _at_work(conn, table)
+        if not _digests(table).items() <= installed.items() or not await _at_work(conn, table)
     ]
+
+
+_NOTE = sa.text(
+    f"INSERT INTO {SCHEMA}.captured VALUES (:name, :digest) "
+    "ON CONFLICT (table_name) DO UPDATE SET digest = excluded.digest"
+)
 
 
 async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
@@ -224,31 +232,35 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
     were there before are part of every snapshot; replicas that exist are rebuilt, for the declaration is new to them.
     What a client has is not: so where a table joins, or other columns of it travel, the cursors of who has rows in it
     become too old. Where triggers were dropped or disabled, nobody knows what went by: every cursor does.
+    Where only what travels was never noted, as by 0.10.0, nobody knows that it was anything else: it is noted.
     Raises `UnsupportedDeclaration` for a table that cannot be captured as it is in the database.
     """
     installed = await _installed(conn)
-    pending = set(await capture_pending(conn, catalog))
-    if pending:
-        await _run(conn, _REFUSE_TRUNCATE)
-    for table in catalog:
-        if table_sql(table) not in pending:
-            continue
+    names = await capture_pending(conn, catalog)
+    pending = [table for table in catalog if table_sql(table) in names]
+    for table in pending:
         await check_fitness(conn, table, table_sql(table))
-        await _run(conn, f"LOCK TABLE {table_sql(table)} IN SHARE ROW EXCLUSIVE MODE")
-        before, digest = installed.get(table_sql(table)), _digest(table)
-        gap = before is not None and not await _at_work(conn, table)
+    to_install = [table for table in pending if not await _lacks_a_note_alone(conn, table, installed)]
+    if to_install:
+        await _run(conn, f"LOCK TABLE {', '.join(map(table_sql, to_install))} IN SHARE ROW EXCLUSIVE MODE")
+        await _run(conn, _REFUSE_TRUNCATE)
+    for table in to_install:
+        joins, noted = table_sql(table) not in installed, installed.get(_rows_of(table))
+        gap = not joins and not await _at_work(conn, table)
         for statement in capture_sql(table):
             await _run(conn, statement)
-        if gap or before is None or not _same_rows(before, digest):
+        if gap or joins or noted not in {None, _digests(table)[_rows_of(table)]}:
             await _run(conn, _start_over_sql(table, everybody=gap))
-        await conn.execute(
-            sa.text(
-                f"INSERT INTO {SCHEMA}.captured VALUES (:name, :digest) "
-                "ON CONFLICT (table_name) DO UPDATE SET digest = excluded.digest"
-            ),
-            {"name": table_sql(table), "digest": digest},
-        )
-    return sorted(pending)
+    for table in pending:
+        for name, digest in _digests(table).items():
+            await conn.execute(_NOTE, {"name": name, "digest": digest})
+    return sorted(names)
+
+
+async def _lacks_a_note_alone(conn: AsyncConnection, table: SyncedTable, installed: dict[str, str]) -> bool:
+    triggers = _digests(table)[table_sql(table)]
+    as_declared = installed.get(table_sql(table)) == triggers and await _at_work(conn, table)
+    return as_declared and _rows_of(table) not in installed
 
 
 async def _installed(conn: AsyncConnection) -> dict[str, str]:
