@@ -16,7 +16,11 @@ and the log grows with the rows, never with the edits.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from math import inf
+from time import monotonic
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,6 +31,9 @@ from primary.fitness import check_fitness
 SCHEMA = "tidepool"
 
 _TRIGGERS = ("insert", "update", "delete", "truncate")
+
+_GIVE_WAY_MS = 300
+"""Less than users' writes wait for us (700 ms), and than it takes Postgres to look for a deadlock, and end another."""
 
 
 class Xid8(sa.types.UserDefinedType[int]):
@@ -209,6 +216,30 @@ async def _run(conn: AsyncConnection, statement: str) -> None:
     await conn.exec_driver_sql(statement.replace("%", "%%"))
 
 
+_LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :ms, true)")
+
+
+async def _lock(conn: AsyncConnection, tables: Sequence[SyncedTable]) -> None:
+    """Lock the tables against writes, all of them or none, as soon as nobody writes to any.
+
+    Who waits for one while it has others holds up all who write to those, and is waited for in a circle by who has
+    written to one and goes on to the next. So where a table is not free soon, all are let go of for a moment.
+    Waits as long as the transaction's `lock_timeout` says, 0 without end, and raises then as Postgres does.
+    """
+    patience_ms = await conn.scalar(sa.text("SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'"))
+    ends_at = monotonic() + patience_ms / 1000 if patience_ms else inf
+    while True:
+        try:
+            async with conn.begin_nested():
+                await conn.execute(_LOCK_TIMEOUT, {"ms": str(min(_GIVE_WAY_MS, patience_ms or _GIVE_WAY_MS))})
+                await _run(conn, f"LOCK TABLE {', '.join(map(table_sql, tables))} IN SHARE ROW EXCLUSIVE MODE")
+                await conn.execute(_LOCK_TIMEOUT, {"ms": str(patience_ms)})
+                return
+        except sa.exc.OperationalError as error:
+            if not isinstance(error.orig, psycopg.errors.LockNotAvailable) or monotonic() >= ends_at:
+                raise
+
+
 async def capture_pending(conn: AsyncConnection, catalog: Catalog) -> list[str]:
     """Name the synced tables whose triggers are not at work, or not noted, as they are declared (schema.name)."""
     installed = await _installed(conn)
@@ -242,7 +273,7 @@ async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
         await check_fitness(conn, table, table_sql(table))
     to_install = [table for table in pending if not await _lacks_a_note_alone(conn, table, installed)]
     if to_install:
-        await _run(conn, f"LOCK TABLE {', '.join(map(table_sql, to_install))} IN SHARE ROW EXCLUSIVE MODE")
+        await _lock(conn, to_install)
         await _run(conn, _REFUSE_TRUNCATE)
     for table in to_install:
         joins, noted = table_sql(table) not in installed, installed.get(_rows_of(table))

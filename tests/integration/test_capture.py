@@ -40,6 +40,8 @@ from tests.support.oracle import Oracle
 
 Session = psycopg.AsyncConnection[tuple[Any, ...]]
 
+WAITS_FOR_SHELF = "SELECT pid FROM pg_locks WHERE relation = 'shelf'::regclass AND NOT granted"
+
 
 @pytest.fixture
 async def primary(databases: Databases) -> AsyncIterator[Primary]:
@@ -614,6 +616,27 @@ async def test_of_triggers_that_0_10_0_installed_it_is_noted_what_travels_and_th
             assert await capture_pending(conn, shapes.catalog) == []
     now = await (await session.execute("SELECT * FROM tidepool.captured")).fetchall()
     assert set(its_own) < set(now)
+
+
+async def test_who_writes_to_one_table_and_then_to_another_is_not_waited_for_in_a_circle(
+    primary: Primary, session: Session
+) -> None:
+    await session.execute("DELETE FROM tidepool.captured")
+
+    async def install() -> list[str]:
+        async with primary.transaction() as conn:
+            return await install_capture(conn, shapes.catalog)
+
+    async with connected(primary) as other, asyncio.timeout(30):
+        await session.execute("SET deadlock_timeout = '10s'")  # who was there first finds no deadlock first
+        async with session.transaction():
+            await session.execute("INSERT INTO shelf (user_id, id) VALUES ('ann', 1)")
+            installing = asyncio.create_task(install())
+            while not await (await other.execute(WAITS_FOR_SHELF)).fetchone():
+                await asyncio.sleep(0.01)
+            for table in ("mood", "ledger", "book"):
+                await session.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE".encode())
+        assert len(await installing) == len(shapes.catalog)
 
 
 def late(*columns: sa.Column[Any]) -> sa.MetaData:
