@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Sequence
 from math import inf
 from time import monotonic
+from typing import NamedTuple
 
 import psycopg
 import sqlalchemy as sa
@@ -242,12 +243,25 @@ async def _lock(conn: AsyncConnection, tables: Sequence[SyncedTable]) -> None:
 
 async def capture_pending(conn: AsyncConnection, catalog: Catalog) -> list[str]:
     """Name the synced tables whose triggers are not at work, or not noted, as they are declared (schema.name)."""
-    installed = await _installed(conn)
-    return [
-        table_sql(table)
-        for table in catalog
-        if not _digests(table).items() <= installed.items() or not await _at_work(conn, table)
-    ]
+    return [table_sql(each.table) for each in await _pending(conn, catalog, await _installed(conn))]
+
+
+class _Pending(NamedTuple):
+    """A table that is not captured and noted as it is declared."""
+
+    table: SyncedTable
+    digests: dict[str, str]
+    to_install: bool  # else it is captured, and it was only never noted what of its rows travels
+
+
+async def _pending(conn: AsyncConnection, catalog: Catalog, installed: dict[str, str]) -> list[_Pending]:
+    pending = []
+    for table in catalog:
+        digests, triggers, rows = _digests(table), table_sql(table), _rows_of(table)
+        captured = installed.get(triggers) == digests[triggers] and await _at_work(conn, table)
+        if not captured or installed.get(rows) != digests[rows]:
+            pending.append(_Pending(table, digests, to_install=not captured or rows in installed))
+    return pending
 
 
 _NOTE = sa.text(
@@ -259,39 +273,33 @@ _NOTE = sa.text(
 async def install_capture(conn: AsyncConnection, catalog: Catalog) -> list[str]:
     """Install the triggers of every synced table that has not got them as declared; give those tables' names.
 
-    Each table is locked against writes until the transaction ends, so that no change slips by between. Rows that
-    were there before are part of every snapshot; replicas that exist are rebuilt, for the declaration is new to them.
+    Each that gets them is locked against writes until the transaction ends, so that no change slips by between. Rows
+    that were there before are part of every snapshot; replicas that exist are rebuilt, for the declaration is new to
+    them.
     What a client has is not: so where a table joins, or other columns of it travel, the cursors of who has rows in it
     become too old. Where triggers were dropped or disabled, nobody knows what went by: every cursor does.
     Where only what travels was never noted, as by 0.10.0, nobody knows that it was anything else: it is noted.
     Raises `UnsupportedDeclaration` for a table that cannot be captured as it is in the database.
     """
     installed = await _installed(conn)
-    names = await capture_pending(conn, catalog)
-    pending = [table for table in catalog if table_sql(table) in names]
-    for table in pending:
+    pending = await _pending(conn, catalog, installed)
+    for table, _, _ in pending:
         await check_fitness(conn, table, table_sql(table))
-    to_install = [table for table in pending if not await _lacks_a_note_alone(conn, table, installed)]
+    to_install = [each for each in pending if each.to_install]
     if to_install:
-        await _lock(conn, to_install)
+        await _lock(conn, [each.table for each in to_install])
         await _run(conn, _REFUSE_TRUNCATE)
-    for table in to_install:
+    for table, digests, _ in to_install:
         joins, noted = table_sql(table) not in installed, installed.get(_rows_of(table))
         gap = not joins and not await _at_work(conn, table)
         for statement in capture_sql(table):
             await _run(conn, statement)
-        if gap or joins or noted not in {None, _digests(table)[_rows_of(table)]}:
+        if gap or joins or noted not in {None, digests[_rows_of(table)]}:
             await _run(conn, _start_over_sql(table, everybody=gap))
-    for table in pending:
-        for name, digest in _digests(table).items():
+    for _, digests, _ in pending:
+        for name, digest in digests.items():
             await conn.execute(_NOTE, {"name": name, "digest": digest})
-    return sorted(names)
-
-
-async def _lacks_a_note_alone(conn: AsyncConnection, table: SyncedTable, installed: dict[str, str]) -> bool:
-    triggers = _digests(table)[table_sql(table)]
-    as_declared = installed.get(table_sql(table)) == triggers and await _at_work(conn, table)
-    return as_declared and _rows_of(table) not in installed
+    return sorted(table_sql(table) for table, _, _ in pending)
 
 
 async def _installed(conn: AsyncConnection) -> dict[str, str]:
@@ -299,18 +307,14 @@ async def _installed(conn: AsyncConnection) -> dict[str, str]:
     return {row.table_name: row.digest for row in found}
 
 
-async def _oid(conn: AsyncConnection, table: SyncedTable) -> int | None:
-    oid: int | None = await conn.scalar(sa.text("SELECT to_regclass(:name)::oid"), {"name": table_sql(table)})
-    return oid
+_COUNT_AT_WORK = sa.text(
+    "SELECT count(*) FROM pg_trigger"
+    " WHERE tgrelid = to_regclass(:table) AND tgname LIKE 'tidepool\\_%' AND tgenabled = 'A'"
+)
 
 
 async def _at_work(conn: AsyncConnection, table: SyncedTable) -> bool:
-    triggers = await conn.scalar(
-        sa.text(
-            "SELECT count(*) FROM pg_trigger WHERE tgrelid = :table AND tgname LIKE 'tidepool\\_%' AND tgenabled = 'A'"
-        ),
-        {"table": await _oid(conn, table)},
-    )
+    triggers = await conn.scalar(_COUNT_AT_WORK, {"table": table_sql(table)})
     return bool(triggers == len(_TRIGGERS))
 
 
